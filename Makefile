@@ -1,0 +1,93 @@
+# stasis. `make help` lists what there is to make.
+
+GO      ?= go
+CC      ?= gcc
+PREFIX  ?= /usr/local
+DESTDIR ?=
+
+.DEFAULT_GOAL := build
+.DELETE_ON_ERROR:
+.SUFFIXES:
+MAKEFLAGS += --no-builtin-rules
+
+# Directories that a checkout may not have yet are left out rather than failed on.
+have = $(wildcard $(1))
+
+##@ Use
+
+.PHONY: build
+build: stasis libcriu ## bin/stasis and the C library
+
+.PHONY: demo
+demo: build tools ## a running process frozen to files and brought back, step by step
+	STASIS_ENGINE=$${STASIS_ENGINE:-criu:$(CURDIR)/.tools/criu/bin/criu} bin/stasis demo
+
+.PHONY: install
+install: build ## copies the programs, the C library and the manual pages to $(DESTDIR)$(PREFIX)
+	install -d $(DESTDIR)$(PREFIX)/bin
+	install -m 0755 bin/stasis $(DESTDIR)$(PREFIX)/bin/stasis
+	@for page in $(wildcard docs/man/*.[1-8]); do \
+		dir=$(DESTDIR)$(PREFIX)/share/man/man$${page##*.}; \
+		install -d $$dir && install -m 0644 $$page $$dir/ || exit 1; \
+	done
+	$(if $(call have,libcriu/Makefile),$(MAKE) -C libcriu install PREFIX=$(PREFIX) DESTDIR=$(DESTDIR))
+
+##@ Work on it
+
+.PHONY: test
+test: build victims tools ## all tests: with the race detector, as root against a real CRIU, a short fuzz; some minutes
+	$(GO) run ./tools/testrun
+
+.PHONY: check
+check: tools/.installed ## format, vet, linters, the rules of the house, other platforms; about a minute
+	tools/check
+
+.PHONY: bench
+bench: build victims tools ## benchmarks, in alternation with CRIU where there is something to compare
+	$(GO) test -run '^$$' -bench . -benchmem -timeout 60m ./...
+
+.PHONY: soak
+soak: build victims tools ## the tests again and again at low priority: SOAK=N times (20)
+	nice $(GO) test -count $${SOAK:-20} -timeout 170m ./...
+
+.PHONY: generate
+generate: ## writes the generated files anew
+	$(GO) generate ./...
+
+.PHONY: tools
+tools: tools/.installed ## installs the packages tests need (Debian, root), and a current CRIU under .tools/
+	@tools/get-criu >/dev/null
+
+.PHONY: victims
+victims: ## the small programs that tests dump and restore, in bin/victims
+	@$(if $(call have,test/victims/Makefile),$(MAKE) --no-print-directory -C test/victims CC=$(CC) OUT=$(CURDIR)/bin/victims,:)
+
+.PHONY: rename
+rename: ## gives the module its public name: make rename MODULE=example.org/stasis
+	@test -n "$(MODULE)" || { echo "usage: make rename MODULE=example.org/stasis" >&2; exit 2; }
+	tools/rename "$(MODULE)"
+
+.PHONY: clean
+clean: ## removes what was built; .tools stays
+	rm -rf bin
+	$(if $(call have,libcriu/Makefile),$(MAKE) -C libcriu clean)
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^##@/ { printf "\n%s\n", substr($$0, 5) } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# The pieces.
+
+# Go's own cache decides what is stale, so bin/stasis is made every time.
+.PHONY: stasis
+stasis:
+	$(if $(call have,cmd/stasis),$(GO) build -o bin/stasis ./cmd/stasis)
+
+# The C library is on its own: libcriu/Makefile has all, check, install and clean.
+.PHONY: libcriu
+libcriu:
+	$(if $(call have,libcriu/Makefile),$(MAKE) -C libcriu all)
+
+.PHONY: tools/.installed
+tools/.installed:
+	@tools/install-packages
