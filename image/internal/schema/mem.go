@@ -1,0 +1,50 @@
+package schema
+
+var mem = []Message{
+	{"mm_entry", "MM", "is an address space: its bounds and its mappings (mm-PID.img)", []Field{
+		{1, req, "uint64", "mm_start_code", "", ""},
+		{2, req, "uint64", "mm_end_code", "", ""},
+		{3, req, "uint64", "mm_start_data", "", ""},
+		{4, req, "uint64", "mm_end_data", "", ""},
+		{5, req, "uint64", "mm_start_stack", "", ""},
+		{6, req, "uint64", "mm_start_brk", "", ""},
+		{7, req, "uint64", "mm_brk", "", ""},
+		{8, req, "uint64", "mm_arg_start", "", ""},
+		{9, req, "uint64", "mm_arg_end", "", ""},
+		{10, req, "uint64", "mm_env_start", "", ""},
+		{11, req, "uint64", "mm_env_end", "", ""},
+		{12, req, "uint32", "exe_file_id", "", "a file of files.img"},
+		{13, rep, "uint64", "mm_saved_auxv", "", "the auxiliary vector without AT_NULL, at most 46 words"},
+		{14, rep, "vma_entry", "vmas", "", "in ascending order"},
+		{15, opt, "int32", "dumpable", "", "PR_SET_DUMPABLE"},
+		{16, rep, "aio_ring_entry", "aios", "", ""},
+		{17, opt, "bool", "thp_disabled", "", "PR_SET_THP_DISABLE"},
+	}},
+	{"vma_entry", "VMA", "is one mapping", []Field{
+		{1, req, "uint64", "start", "", ""},
+		{2, req, "uint64", "end", "", ""},
+		{3, req, "uint64", "pgoff", "", "in bytes"},
+		{4, req, "uint64", "shmid", "", "for a file mapping the file's id in files.img; for shared memory the segment's"},
+		{5, req, "uint32", "prot", "", "PROT_ bits"},
+		{6, req, "uint32", "flags", "", "MAP_ bits"},
+		{7, req, "uint32", "status", "", "VMAStatus bits"},
+		{8, req, "sint64", "fd", "", "always -1"},
+		{9, opt, "uint64", "madv", "", "bit n is madvise advice n"},
+		{10, opt, "uint32", "fdflags", "", "open flags of the mapped file"},
+	}},
+	{"aio_ring_entry", "AIORing", "is a ring of the old asynchronous I/O (io_setup)", []Field{
+		{1, req, "uint64", "id", "", "the address of the ring, which io_setup returned"},
+		{2, req, "uint32", "nr_req", "", ""},
+		{3, req, "uint32", "ring_len", "", ""},
+	}},
+	{"pagemap_head", "PagemapHead", "is the first entry of every pagemap", []Field{
+		{1, req, "uint32", "pages_id", "", "the pages are in pages-ID.img"},
+	}},
+	{"pagemap_entry", "PagemapEntry", "is a run of pages; package image reads and writes runs without this type", []Field{
+		{1, req, "uint64", "vaddr", "", "the address; in pagemap-shmem images the offset in the segment"},
+		{2, req, "uint32", "compat_nr_pages", "", "where nr_pages was until CRIU 4.1; 0 in newer images"},
+		{3, opt, "bool", "in_parent", "", "where PageParent was until CRIU 2.0"},
+		{4, opt, "uint32", "flags", "", "PageFlags of package image"},
+		{5, opt, "uint64", "nr_pages", "", ""},
+	}},
+}
