@@ -1,7 +1,6 @@
 # stasis. `make help` lists what there is to make.
 
 GO      ?= go
-CC      ?= gcc
 PREFIX  ?= /usr/local
 DESTDIR ?=
 
@@ -19,7 +18,7 @@ have = $(wildcard $(1))
 build: stasis libcriu ## bin/stasis and the C library
 
 .PHONY: demo
-demo: build tools ## a running process frozen to files and brought back, step by step
+demo: tools build ## a running process frozen to files and brought back, step by step
 	STASIS_ENGINE=$${STASIS_ENGINE:-criu:$(CURDIR)/.tools/criu/bin/criu} bin/stasis demo
 
 .PHONY: install
@@ -35,19 +34,19 @@ install: build ## copies the programs, the C library and the manual pages to $(D
 ##@ Work on it
 
 .PHONY: test
-test: build victims tools ## all tests: with the race detector, as root against a real CRIU, a short fuzz; some minutes
+test: tools build victims ## all tests: with the race detector, as root against a real CRIU, a short fuzz; some minutes
 	$(GO) run ./tools/testrun
 
 .PHONY: check
-check: tools/.installed ## format, vet, linters, the rules of the house, other platforms; about a minute
+check: packages ## format, vet, linters, the rules of the house, other platforms; about a minute
 	tools/check
 
 .PHONY: bench
-bench: build victims tools ## benchmarks, in alternation with CRIU where there is something to compare
+bench: tools build victims ## benchmarks, in alternation with CRIU where there is something to compare
 	$(GO) test -run '^$$' -bench . -benchmem -timeout 60m ./...
 
 .PHONY: soak
-soak: build victims tools ## the tests again and again at low priority: SOAK=N times (20)
+soak: tools build victims ## the tests again and again at low priority: SOAK=N times (20)
 	nice $(GO) test -count $${SOAK:-20} -timeout 170m ./...
 
 .PHONY: generate
@@ -55,11 +54,11 @@ generate: ## writes the generated files anew
 	$(GO) generate ./...
 
 .PHONY: tools
-tools: tools/.installed ## installs the packages tests need (Debian, root), and a current CRIU under .tools/
+tools: packages ## installs the packages tests need (Debian, root), and a current CRIU under .tools/
 	@tools/get-criu >/dev/null
 
 .PHONY: victims
-victims: ## the small programs that tests dump and restore, in bin/victims
+victims: packages ## the small programs that tests dump and restore, in bin/victims
 	@$(if $(call have,test/victims/Makefile),$(MAKE) --no-print-directory -C test/victims CC=$(CC) OUT=$(CURDIR)/bin/victims,:)
 
 .PHONY: rename
@@ -88,6 +87,6 @@ stasis:
 libcriu:
 	$(if $(call have,libcriu/Makefile),$(MAKE) -C libcriu all)
 
-.PHONY: tools/.installed
-tools/.installed:
+.PHONY: packages
+packages:
 	@tools/install-packages
