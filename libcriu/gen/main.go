@@ -2,10 +2,13 @@
 // setters and everything that only passes the global options object (setters.c), the declarations in criu.h, and the
 // list of exported symbols (libcriu.map).
 //
-//	go run ./gen [-check]     in libcriu/
+//	go generate ./libcriu/gen
+//	go run ./libcriu/gen -C libcriu -check
 //
 // With -check nothing is written; the exit status says whether the files are up to date.
 package main
+
+//go:generate go run . -C ..
 
 import (
 	"bytes"
@@ -24,7 +27,11 @@ func main() {
 	log.SetFlags(0)
 	log.SetPrefix("gen: ")
 	check := flag.Bool("check", false, "only say whether the files are up to date")
+	dir := flag.String("C", ".", "the `directory` of the C library")
 	flag.Parse()
+	if err := os.Chdir(*dir); err != nil {
+		log.Fatal(err)
+	}
 
 	header, err := os.ReadFile("criu.h")
 	if err != nil {
@@ -40,7 +47,7 @@ func main() {
 		switch {
 		case err == nil && bytes.Equal(have, want):
 		case *check:
-			log.Printf("%s is stale: run go generate ./libcriu", name)
+			log.Printf("%s is stale: run go generate ./libcriu/gen", name)
 			stale = true
 		default:
 			if err := os.WriteFile(name, want, 0o644); err != nil {
