@@ -224,6 +224,10 @@ type PagemapWriter struct {
 	pageSize uint64
 	last     PageRun // not written yet: the next may continue it
 	present  uint64
+
+	entry entry.PagemapEntry // and what it points at, kept so that a run allocates nothing
+	flags uint32
+	pages uint64
 }
 
 // CreatePagemap makes a pagemap for the pages file pagesID; t is Pagemap or PagemapShmem.
@@ -274,13 +278,12 @@ func (p *PagemapWriter) put() error {
 		return nil
 	}
 	// The count goes in both fields where it fits: up to CRIU 4.1 only the old one was read, since 4.2 the new one wins.
-	compat := uint32(0)
-	if p.last.Pages < 1<<32 {
-		compat = uint32(p.last.Pages)
+	p.flags, p.pages = uint32(p.last.Flags), p.last.Pages
+	p.entry = entry.PagemapEntry{Vaddr: p.last.Addr, Flags: &p.flags, NrPages: &p.pages}
+	if p.pages < 1<<32 {
+		p.entry.CompatNrPages = uint32(p.pages)
 	}
-	flags := uint32(p.last.Flags)
-	e := entry.PagemapEntry{Vaddr: p.last.Addr, CompatNrPages: compat, Flags: &flags, NrPages: &p.last.Pages}
-	err := p.w.Put(&e)
+	err := p.w.Put(&p.entry)
 	p.last = PageRun{}
 	return err
 }
