@@ -10,3 +10,5 @@ require (
 )
 
 require github.com/aperturerobotics/protobuf-go-lite v0.14.0 // indirect
+
+ignore ./bin
