@@ -18,21 +18,21 @@ const abortGrace = 5 * time.Second
 // Abort kills a child that does not answer. A CRIU that is killed in the middle of a restore leaves what it has made
 // asleep under the pids of the tree, and the next restore fails; so the half-made tree goes first. The peer is stopped
 // before that, or it would go on making processes.
-func (c *swrkConn) Abort() {
+func (c *swrkConn) Abort() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.aborted || c.waited {
-		return
+	if c.aborted || c.reaped {
+		return c.aborted
 	}
-	c.aborted = true
 	peer, err := unix.PidfdOpen(c.pid, 0)
 	if err != nil {
-		return
+		return false
 	}
 	defer unix.Close(peer)
 	if born, err := startTime(c.pid); err != nil || born != c.born {
-		return // another process by now
+		return false // another process by now
 	}
+	c.aborted = true
 	unix.PidfdSendSignal(peer, unix.SIGSTOP, nil, 0)
 	killed := c.killTree(peer)
 	unix.PidfdSendSignal(peer, unix.SIGKILL, nil, 0)
@@ -42,6 +42,7 @@ func (c *swrkConn) Abort() {
 		unix.Waitid(unix.P_PIDFD, fd, nil, unix.WEXITED|unix.WNOHANG, nil)
 		unix.Close(fd)
 	}
+	return true
 }
 
 // killTree kills every descendant of the peer, and the tree that it has made as its sibling. It returns pidfds of what

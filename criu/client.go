@@ -62,11 +62,10 @@ type conversation struct {
 
 // ending is why and by when an operation must end.
 type ending struct {
-	ctx    context.Context
-	stop   context.CancelFunc
-	cause  error
-	kind   error
-	killed bool
+	ctx   context.Context
+	stop  context.CancelFunc
+	cause error
+	kind  error
 }
 
 // open checks the options and starts the conversation.
@@ -170,9 +169,12 @@ func (v *conversation) recv(ctx context.Context) (*Message, error) {
 	}
 	msg, err := v.conn.Recv(v.over.ctx)
 	if err != nil && v.over.ctx.Err() != nil {
-		v.over.killed = true
-		v.conn.Abort()
-		return nil, &Error{Stage: v.stage, Kind: v.over.kind, Err: v.over.cause}
+		fate := "its connection was closed, and it may go on by itself"
+		if v.conn.Abort() {
+			fate = "it was killed, and what it had begun to restore with it"
+		}
+		return nil, &Error{Stage: v.stage, Kind: v.over.kind,
+			Err: fmt.Errorf("%w; the peer did not stop within %v: %s", v.over.cause, v.client.grace, fate)}
 	}
 	return msg, err
 }

@@ -98,7 +98,7 @@ func connectError(resource string, err error) error {
 type socketConn struct{ *packetConn }
 
 func (*socketConn) FileNumber(int) int { return -1 }
-func (*socketConn) Abort()             {}
+func (*socketConn) Abort() bool        { return false }
 
 // FD holds one conversation on a socket that is connected already: a SOCK_SEQPACKET socket whose other end answers CRIU
 // RPC. The file is put into non-blocking mode and is closed with the conversation, so an FD serves one call.
@@ -108,7 +108,12 @@ type FD struct {
 	used atomic.Bool
 }
 
-func (t *FD) String() string { return "connection " + t.File.Name() }
+func (t *FD) String() string {
+	if t.File == nil {
+		return "connection"
+	}
+	return "connection " + t.File.Name()
+}
 
 // Open takes the socket over.
 func (t *FD) Open(ctx context.Context, call Call) (Conn, error) {

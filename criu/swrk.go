@@ -99,10 +99,11 @@ type swrkConn struct {
 	execCmd  bool
 	rootTask int // root of the tree that is being restored, once a notification told
 
-	mu      sync.Mutex // guards what follows: Abort may come from another goroutine
-	state   *os.ProcessState
-	waited  bool
-	aborted bool
+	mu       sync.Mutex // guards what follows: Abort may come from another goroutine
+	state    *os.ProcessState
+	finished bool // finish was called
+	reaped   bool
+	aborted  bool
 }
 
 func (c *swrkConn) FileNumber(i int) int { return c.files + i }
@@ -266,21 +267,21 @@ func (c *swrkConn) Close() error {
 func (c *swrkConn) finish() error {
 	err := c.packetConn.Close()
 	c.mu.Lock()
-	waited := c.waited
-	c.waited = true
+	finished := c.finished
+	c.finished = true
 	c.mu.Unlock()
-	if waited || c.process == nil {
+	if finished || c.process == nil {
 		return err
 	}
 	if c.execCmd {
 		c.process.Release() // it has become, or becomes, another program
 		return err
 	}
-	kill := time.AfterFunc(closeGrace, func() { c.process.Kill() })
+	kill := time.AfterFunc(closeGrace, func() { c.Abort() })
 	defer kill.Stop()
 	state, waitErr := c.process.Wait()
 	c.mu.Lock()
-	c.state = state
+	c.state, c.reaped = state, true
 	c.mu.Unlock()
 	// ECHILD: the host reaps all children by itself, or ignores SIGCHLD.
 	if waitErr != nil && !errors.Is(waitErr, syscall.ECHILD) && err == nil {

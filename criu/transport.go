@@ -64,8 +64,8 @@ type Conn interface {
 	FileNumber(i int) int
 
 	// Abort ends the peer's work by force, as far as the transport can: what a restore has made so far is killed
-	// first, then the peer. A Transport that has no hold on its peer does nothing.
-	Abort()
+	// first, then the peer. It reports whether it did: a Transport that has no hold on its peer does nothing.
+	Abort() bool
 
 	// Close ends the conversation and waits, in bounds, for a peer that is the caller's child. Close may be called
 	// more than once.
