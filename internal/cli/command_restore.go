@@ -35,6 +35,9 @@ func (r *run) restore(ctx context.Context) error {
 		return err
 	}
 	defer j.close()
+	if err := j.verifyPages(); err != nil {
+		return j.refuse(err)
+	}
 	o := criu.RestoreOptions{ImagesDirFile: j.images, WorkDirFile: j.work, Raw: j.raw}
 	if o.InheritFiles, err = j.inherited(); err != nil {
 		return err

@@ -5,7 +5,6 @@ import (
 
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"stasis.example/criu"
@@ -85,7 +84,7 @@ func findCRIU(path, searchPath string) (string, error) {
 		return candidate, nil
 	}
 	if path != "" {
-		return "", fmt.Errorf("there is no %s in PATH: %w", name, fs.ErrNotExist)
+		return "", fmt.Errorf("there is no program %s in PATH; name it with its directory, or install it", name)
 	}
 	return "", errNoCRIU
 }

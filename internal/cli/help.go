@@ -17,7 +17,7 @@ func (r *run) usage() string {
 		if a.own && r.asCRIU {
 			continue
 		}
-		fmt.Fprintf(&b, "  %-22s %s\n", strings.TrimSpace(a.name+" "+a.args), a.help)
+		fmt.Fprintf(&b, "  %-25s %s\n", strings.TrimSpace(a.name+" "+a.args), a.help)
 	}
 	return strings.TrimSuffix(b.String(), "\n")
 }
@@ -27,7 +27,7 @@ func (r *run) help(operands []getopt.Operand) error {
 	if len(operands) > 0 {
 		a, ok := findAction(operands[0].Text)
 		if !ok || a.own && r.asCRIU {
-			return &usageError{err: fmt.Errorf("there is no action %q", operands[0].Text)}
+			return &usageError{err: fmt.Errorf("there is no action %q", operands[0].Text), list: true}
 		}
 		if a.name != "help" {
 			r.helpAction(a)

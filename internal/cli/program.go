@@ -154,7 +154,7 @@ func (r *run) findAction(line *commandLine) (action, error) {
 			a, _ := findAction("version")
 			return a, nil
 		}
-		return action{}, &usageError{err: errors.New("it needs to be said what to do")}
+		return action{}, &usageError{err: errors.New("it needs to be said what to do"), list: true}
 	}
 	name := line.operands[0].Text
 	a, ok := findAction(name)
@@ -164,7 +164,7 @@ func (r *run) findAction(line *commandLine) (action, error) {
 	case name == "exec" || name == "show":
 		return action{}, &usageError{err: fmt.Errorf("the action %s is gone; see compel(1) and crit(1)", name), brief: true}
 	}
-	return action{}, &usageError{err: fmt.Errorf("there is no action %q", name)}
+	return action{}, &usageError{err: fmt.Errorf("there is no action %q", name), list: true}
 }
 
 // readCommand gives the operands behind the action to who wants them, and refuses them elsewhere.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -50,19 +51,102 @@ type loggedError struct {
 func (e *loggedError) Error() string { return e.err.Error() }
 func (e *loggedError) Unwrap() error { return e.err }
 
-// explain puts an error into sentences: what failed and why, then what can be done about it.
+// explain puts an error into sentences: what failed and why, what the peer said, what can be done about it.
 func (r *run) explain(err error) []string {
-	lines := []string{r.name + ": " + err.Error()}
 	if usage, ok := errors.AsType[*usageError](err); ok {
+		lines := []string{r.name + ": " + usage.Error()}
+		if usage.list {
+			lines = append(lines, "", r.usage(), "")
+		}
 		if !usage.brief {
-			lines = append(lines, "", r.usage(), "", "See "+r.name+" --help.")
+			lines = append(lines, "See "+r.name+" --help.")
 		}
 		return lines
+	}
+	e, ok := errors.AsType[*criu.Error](err)
+	if !ok {
+		return []string{r.name + ": " + err.Error()}
+	}
+	reason, said := reasons(e)
+	lines := []string{fmt.Sprintf("%s: cannot %s: %s", r.name, task(e), reason)}
+	for _, l := range said {
+		lines = append(lines, "  criu: "+l)
+	}
+	if e.LogFile != "" {
+		lines = append(lines, "  The log is "+e.LogFile+".")
 	}
 	for _, h := range r.hints(err) {
 		lines = append(lines, "  "+h)
 	}
 	return lines
+}
+
+// task is what an error was met at, to stand behind "cannot".
+func task(e *criu.Error) string {
+	switch e.Op {
+	case "dump", "pre-dump":
+		return fmt.Sprintf("%s process %d", e.Op, e.PID)
+	case "restore", "restore as child":
+		return "restore the tree"
+	case "check":
+		return "check the kernel"
+	case "version":
+		return "ask for the version"
+	case "page server":
+		return "start the page server"
+	case "wait for page server":
+		return "wait for the page server"
+	}
+	return "do " + e.Op
+}
+
+// reasons are why an operation failed, in the shortest true words there are, and what the peer said about it.
+func reasons(e *criu.Error) (reason string, said []string) {
+	said = telling(e.Log)
+	if len(said) == 0 && e.Message != "" {
+		said = telling(errorLines(e.Message))
+		if len(said) == 0 {
+			said = telling([]string{strings.TrimSpace(e.Message)})
+		}
+	}
+	switch {
+	case errors.Is(e, criu.ErrNoProcess) && e.PID != 0:
+		return fmt.Sprintf("there is no process %d", e.PID), nil
+	case errors.Is(e, criu.ErrPIDInUse):
+		reason = "a pid that it needs is taken"
+	case errors.Is(e, criu.ErrNoSpace) && e.Resource != "":
+		reason = "the file system of " + e.Resource + " is full"
+	case e.Err != nil:
+		reason = e.Err.Error()
+		if e.Resource != "" && !strings.Contains(reason, e.Resource) {
+			reason = e.Resource + ": " + reason
+		}
+	case len(said) > 0:
+		reason, said = said[0], said[1:]
+	case e.Errno != 0:
+		reason = e.Errno.Error()
+	case e.Kind != nil:
+		reason = e.Kind.Error()
+	default:
+		reason = "it failed, and nobody said why"
+	}
+	return reason, said
+}
+
+// telling leaves out lines that say nothing new: those that CRIU ends every failed log with, its complaint about a
+// limit at the beginning of all, and repetitions.
+func telling(lines []string) []string {
+	var list []string
+	for _, l := range lines {
+		empty := false
+		for _, noise := range []string{"Dumping FAILED.", "Restoring FAILED.", "One of more action scripts failed", "Can't setup RLIMIT_NOFILE"} {
+			empty = empty || strings.Contains(l, noise)
+		}
+		if !empty && l != "" && !slices.Contains(list, l) {
+			list = append(list, l)
+		}
+	}
+	return list
 }
 
 // hints are what can be done about an error.
@@ -74,7 +158,9 @@ func (r *run) hints(err error) []string {
 	var hints []string
 	hint := func(format string, args ...any) { hints = append(hints, fmt.Sprintf(format, args...)) }
 	dumping := e.Op == "dump" || e.Op == "pre-dump"
+	text := err.Error()
 	switch {
+	case errors.Is(err, unix.ENAMETOOLONG):
 	case errors.Is(err, criu.ErrConnect) && r.settings != nil && r.settings.engine.kind == engineService:
 		hint("Is a service running there? `criu service --address %s` starts one.", r.settings.engine.socket())
 	case errors.Is(err, criu.ErrConnect) || errors.Is(err, criu.ErrTransport) && e.Stage != "":
@@ -85,7 +171,7 @@ func (r *run) hints(err error) []string {
 		hint("A restored process gets its old pid: end the process that has it now, or restore in a new pid namespace.")
 	case errors.Is(err, criu.ErrNoSpace):
 		hint("Make room there, or choose another directory with --images-dir.")
-	case strings.Contains(err.Error(), "shell job") || strings.Contains(err.Error(), "--shell-job"):
+	case strings.Contains(text, "shell job"), strings.Contains(text, "shell-job"), strings.Contains(text, "session leader"):
 		hint("The tree belongs to a shell's session: say --shell-job, at the restore too.")
 	}
 	if dumping && e.PID > 0 && !errors.Is(err, criu.ErrNoProcess) && runs(e.PID) {

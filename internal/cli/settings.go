@@ -67,8 +67,8 @@ func childLine(name string, value ...string) (string, error) { return criuconf.F
 type usageError struct {
 	source string // the file and line, "" for the command line
 	err    error
-	// brief is set where a list of all actions would not help.
-	brief bool
+	brief  bool // the help text would not help
+	list   bool // a list of the actions helps
 }
 
 func (e *usageError) Error() string {
@@ -86,10 +86,10 @@ func (s *settings) apply(fs *flagSet, items []getopt.Item, source string, fromCh
 		f := fs.byOpt[item.Option]
 		in := input{value: item.Value, has: item.HasValue, negated: item.Negated, flag: f, fromChild: fromChild}
 		if strings.IndexByte(in.value, 0) >= 0 {
-			return &usageError{source, fmt.Errorf("the value of %s has a NUL byte", f.name()), true}
+			return &usageError{source: source, err: fmt.Errorf("the value of %s has a NUL byte", f.name()), brief: true}
 		}
 		if err := f.set(s, in); err != nil {
-			return &usageError{source, fmt.Errorf("%s: %w", item.As, err), true}
+			return &usageError{source: source, err: fmt.Errorf("%s: %w", item.As, err), brief: true}
 		}
 	}
 	return nil
