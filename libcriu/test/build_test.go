@@ -75,7 +75,7 @@ func run(t testing.TB, cmd *exec.Cmd) string {
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
-		t.Fatalf("%s: %v\n%s%s", strings.Join(cmd.Args, " "), err, tail(stdout.String()), tail(stderr.String()))
+		t.Fatalf("%s: %v\n%s\n%s", strings.Join(cmd.Args, " "), err, tail(stdout.String()), tail(stderr.String()))
 	}
 	return stdout.String()
 }
