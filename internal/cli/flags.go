@@ -133,7 +133,7 @@ func forProgram(name, help string) flag {
 	return flag{Option: getopt.Option{Long: name}, place: byProgram, help: help,
 		set: func(s *settings, in input) error {
 			if in.negated {
-				delete(s.program, name)
+				delete(s.program, in.flag.name())
 				return nil
 			}
 			s.needProgram(in.flag.name())

@@ -38,6 +38,9 @@ func generalFlags() []flag {
 			}).with(short('v'), optional("NUM")),
 		boolean("display-stats", "display_stats", func(o *rpc.Opts) **bool { return &o.DisplayStats }, "print statistics at the end"),
 		ours("pidfile", "write the pid of the restored tree's root, or of the page server, to FILE", func(s *settings, in input) error {
+			if in.fromChild { // it writes the file as well
+				return nil
+			}
 			return s.path(&s.pidfile, in)
 		}).with(arg("FILE"), on("restore", "page-server", "service")),
 		ours("action-script", "run FILE at each stage, with CRTOOLS_SCRIPT_ACTION and others in its environment", func(s *settings, in input) error {

@@ -87,7 +87,7 @@ func (st *stages) undo() {
 // output in the log.
 func (st *stages) runScripts(ctx context.Context, stage string) error {
 	s := st.job.run.settings
-	if len(s.scripts) == 0 {
+	if len(s.scripts) == 0 || stage == "query-ext-files" || stage == "orphan-pts-master" { // stages of the RPC only
 		return nil
 	}
 	set := map[string]string{
