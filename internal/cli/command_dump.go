@@ -68,7 +68,7 @@ func (r *run) preDump(ctx context.Context) error {
 // freeze is what dump and pre-dump share.
 func (r *run) freeze(ctx context.Context, name string, do func(context.Context, *job, *stages) error) error {
 	s := r.settings
-	j, err := r.openJob(true)
+	j, err := r.openJob(apart)
 	if err != nil {
 		return err
 	}
