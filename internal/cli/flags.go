@@ -165,6 +165,9 @@ func optional(value string) func(*flag) {
 	return func(f *flag) { f.Arg, f.value = getopt.Optional, value }
 }
 
+// late marks what came with a CRIU after the one that the table was held against.
+func late(f *flag) { f.Late = true }
+
 func own(f *flag) { f.own, f.Exact = true, true }
 
 // flagSet is the table, ready for use.

@@ -46,7 +46,13 @@ func (st *stages) notify(ctx context.Context, ev *criu.Event) error {
 			return err // refusing the notification makes the peer kill what it restored
 		}
 	}
-	return st.runScripts(ctx, ev.Name)
+	err := st.runScripts(ctx, ev.Name)
+	if err != nil && (ev.Name == "pre-resume" || ev.Name == "post-resume") {
+		// The tree is restored: there is nothing to go back to, and criu goes on, too.
+		st.job.run.say("%v", err)
+		return nil
+	}
+	return err
 }
 
 // writePidfile writes a pid into a file that must not exist yet, in the work directory, without a newline.

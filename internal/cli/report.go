@@ -32,6 +32,9 @@ func (r *run) fail(err error) int {
 	if i, ok := errors.AsType[interrupted](err); ok {
 		return 128 + int(i.signal)
 	}
+	if e, ok := errors.AsType[*criu.Error](err); ok && r.asCRIU && e.Op == "dump" && e.Stage == "post-dump" && errors.Is(err, criu.ErrRefused) {
+		return 255 // criu's way with a post-dump script that failed
+	}
 	return exitFailure
 }
 
