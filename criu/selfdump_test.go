@@ -1,0 +1,3 @@
+package criu_test
+
+func helpers() {}
