@@ -14,15 +14,14 @@ type FDInfo struct {
 	MntID int
 	Ino   uint64 // 0 before 5.14
 
-	Locks       []Lock // POSIX and flock locks and leases that came by this descriptor
-	EventFD     *EventFD
-	EventPoll   []EventPollTarget // of an epoll; nil for other files and for an epoll that watches nothing
-	SigMask     *uint64           // of a signalfd; bit 0 is signal 1
-	TimerFD     *TimerFD
-	Inotify     []InotifyWatch // of an inotify; nil for other files and for an inotify that watches nothing
-	PidFD       *PidFD
-	Extra       []string // lines that this type has no field for, whole
-	HasPosFlags bool     // false for a file of which the kernel does not show its own lines
+	Locks     []Lock // POSIX and flock locks and leases that came by this descriptor
+	EventFD   *EventFD
+	EventPoll []EventPollTarget // of an epoll; nil for other files and for an epoll that watches nothing
+	SigMask   *uint64           // of a signalfd; bit 0 is signal 1
+	TimerFD   *TimerFD
+	Inotify   []InotifyWatch // of an inotify; nil for other files and for an inotify that watches nothing
+	PidFD     *PidFD
+	Extra     []string // lines that this type has no field for, whole
 }
 
 // EventFD is what fdinfo shows of an eventfd.
@@ -106,8 +105,7 @@ func ParseFDInfo(r io.Reader) (FDInfo, error) {
 	if err := l.failed(); err != nil {
 		return f, err
 	}
-	f.HasPosFlags = seen.pos && seen.flags
-	if !f.HasPosFlags {
+	if !seen.pos || !seen.flags {
 		return f, l.bad("the file ends without pos and flags")
 	}
 	return f, nil

@@ -68,9 +68,10 @@ const (
 	VMMTE                             // mt: memory tags, arm64
 	VMNonLinear                       // nl: remap_file_pages, before 4.0
 	VMDenyWrite                       // dw: before 5.16
+	VMLockOnFault                     // lf: MLOCK_ONFAULT, with lo
 )
 
-const vmCodes = "rdwrexshmrmwmemsgdpfloiosrrrdcdeacnrhtsfarwfddsdmmhgnhmgumuwuisssldpgubtmtnldw"
+const vmCodes = "rdwrexshmrmwmemsgdpfloiosrrrdcdeacnrhtsfarwfddsdmmhgnhmgumuwuisssldpgubtmtnldwlf"
 
 // vmFlag returns the flag of a code.
 func vmFlag(code []byte) (VMFlags, bool) {
