@@ -172,6 +172,9 @@ func TestDropIn(t *testing.T) {
 						d.victim.Wait()
 						if unix.Kill(d.victim.Pid, 0) == nil {
 							d.victim.Restored()
+							if status != 0 { // it was killed, and may take a moment to be gone
+								d.victim.Wait()
+							}
 						}
 					}
 					outcomes[i] = append(outcomes[i], d.outcome(status, stdout))
