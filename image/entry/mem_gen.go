@@ -162,7 +162,7 @@ func (m *MM) decode(b []byte, depth int) error {
 			m.ExeFileID = c.uint32("exe_file_id")
 			seen |= 0x800
 		case 13:
-			m.MMSavedAuxv = scalars(&c, m.MMSavedAuxv, "mm_saved_auxv", (*cursor).uint64, protowire.VarintType)
+			m.MMSavedAuxv = c.uint64s(m.MMSavedAuxv, "mm_saved_auxv")
 		case 14:
 			c.message("vmas", depth, room(&c, &m.VMAs))
 		case 15:
