@@ -38,6 +38,7 @@ func TestBadEntries(t *testing.T) {
 		{"nothing", new(FS), nil, "fs_entry: required field cwd_id is missing"},
 		{"bad tag", new(FS), append(fs, 0x80), "bad tag"},
 		{"field 0", new(FS), append(fs, 0, 0), "bad tag"},
+		{"field number too big", new(FS), append(fs, 0xf8, 0xff, 0xff, 0xff, 0x1f, 0), "bad tag"},
 		{"varint cut off", new(FS), append(fs, 0x18, 0x80), "fs_entry.umask: bad varint"},
 		{"varint of 11 bytes", new(FS), append(append(fs, 0x18), bytes.Repeat([]byte{0xff}, 11)...), "fs_entry.umask: bad varint"},
 		{"too big for 32 bits", new(FS), append(fs, field(3, 1<<32)...), "fs_entry.umask: 4294967296 does not fit"},

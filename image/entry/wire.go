@@ -54,7 +54,7 @@ func (c *cursor) next() bool {
 		return true
 	}
 	num, typ, n := protowire.ConsumeTag(c.rest)
-	if n < 0 {
+	if n < 0 || num > protowire.MaxValidNumber {
 		c.err = fmt.Errorf("%w: %s: bad tag at % x", ErrSyntax, c.schema, head(c.rest))
 		return false
 	}
