@@ -168,7 +168,8 @@ func (p *Peer) Swrk() *criu.Swrk {
 	if err := os.WriteFile(filepath.Join(p.dir, "scripts"), text, 0o600); err != nil {
 		p.t.Fatal(err)
 	}
-	return &criu.Swrk{Path: exe, Env: append(os.Environ(), envPeer+"="+p.dir)}
+	// A program with the race detector would sleep for a second before it exits.
+	return &criu.Swrk{Path: exe, Env: append(os.Environ(), envPeer+"="+p.dir, "GORACE=atexit_sleep_ms=0")}
 }
 
 // Conversations returns what was received so far, by conversation.

@@ -503,7 +503,7 @@ func scriptedOptions(t *testing.T, target Target) {
 	o.Notify = func(context.Context, *criu.Event) error { return nil }
 	o.External = external
 	o.PageServer = &criu.PageServerAddr{Address: "127.0.0.1", Port: 1}
-	o.ExtUnixInodes = []uint32{1, 2}
+	o.CgroupRoots = []criu.CgroupRoot{{Controller: "cpu", Path: "/a"}, {Path: "/b"}}
 	check := unchanged(t, o)
 	for range 2 {
 		if _, err := c.Dump(context.Background(), o); err != nil {
