@@ -18,7 +18,7 @@ import (
 func TestMain(m *testing.M) { testkit.Main(m) }
 
 // deadline is how long a program of the tests may take; the slowest need a tenth of it.
-const deadline = 5 * time.Minute
+const deadline = 2 * time.Minute
 
 // library builds the library where it is not up to date, and returns the directory that holds it.
 func library(t testing.TB) string {
