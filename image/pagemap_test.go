@@ -89,8 +89,8 @@ func TestPageRunEntries(t *testing.T) {
 		{"4.2", entry.PagemapEntry{Vaddr: 0x1000, Flags: u32(4), NrPages: u64(3)}, PageRun{0x1000, 3, PagePresent}},
 		{"both counts", entry.PagemapEntry{Vaddr: 0x1000, CompatNrPages: 3, Flags: u32(4), NrPages: u64(1 << 40)}, PageRun{0x1000, 1 << 40, PagePresent}},
 		{"4.1", entry.PagemapEntry{Vaddr: 0x1000, CompatNrPages: 3, Flags: u32(6)}, PageRun{0x1000, 3, PagePresent | PageLazy}},
-		{"1.8", entry.PagemapEntry{Vaddr: 0x1000, CompatNrPages: 3}, PageRun{0x1000, 3, PagePresent}},
-		{"1.8 in parent", entry.PagemapEntry{Vaddr: 0x1000, CompatNrPages: 3, InParent: &yes}, PageRun{0x1000, 3, PageParent}},
+		{"old", entry.PagemapEntry{Vaddr: 0x1000, CompatNrPages: 3}, PageRun{0x1000, 3, PagePresent}},
+		{"old, in parent", entry.PagemapEntry{Vaddr: 0x1000, CompatNrPages: 3, InParent: &yes}, PageRun{0x1000, 3, PageParent}},
 	} {
 		got, err := parsePageRun(c.in.Append(nil))
 		if err != nil || got != c.want {

@@ -55,7 +55,7 @@ func (m *Plugins) decode(b []byte, _ int) error {
 // It is inventory_entry in CRIU's schema.
 type Inventory struct {
 	ImgVersion        uint32       // 1 or 2 from CRIU; see image.VersionV1_1
-	FDInfoPerID       *bool        // descriptor tables are named by files_id, not by pid; always true since CRIU 1.0
+	FDInfoPerID       *bool        // descriptor tables are named by files_id, not by pid; always true now
 	RootIDs           *TaskKobjIDs // the namespaces that the dumping process had; equal numbers in ids-PID.img mean: not the tree's own
 	NSPerID           *bool        // namespaces are named by their number
 	RootCGSet         *uint32      // the cg_set of the dumping process
@@ -384,7 +384,7 @@ type Core struct {
 	Mtype         March // says which of the thread_info fields is there
 	ThreadInfo    *ThreadInfoX86
 	TC            *TaskCore    // only in the first thread of a process
-	IDs           *TaskKobjIDs // only in images of before CRIU 1.0: now in ids-PID.img
+	IDs           *TaskKobjIDs // only in old images: now in ids-PID.img
 	ThreadCore    *ThreadCore
 	TiARM         *ThreadInfoARM
 	TiAArch64     *ThreadInfoAArch64

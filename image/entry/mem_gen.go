@@ -433,7 +433,7 @@ func (m *PagemapHead) decode(b []byte, _ int) error {
 type PagemapEntry struct {
 	Vaddr         uint64  // the address; in pagemap-shmem images the offset in the segment
 	CompatNrPages uint32  // where nr_pages was until CRIU 4.1; 0 in newer images
-	InParent      *bool   // where PageParent was until CRIU 2.0
+	InParent      *bool   // where PageParent was in old images
 	Flags         *uint32 // PageFlags of package image
 	NrPages       *uint64
 

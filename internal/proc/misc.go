@@ -153,7 +153,7 @@ func (p Page) Exclusive() bool { return p&pageExclusive != 0 }
 // SoftDirty reports that the page was written since the bits were cleared. Without CONFIG_MEM_SOFT_DIRTY it is false.
 func (p Page) SoftDirty() bool { return p&pageSoftDirty != 0 }
 
-// UffdWP reports that userfaultfd protects the page from writing (5.13).
+// UffdWP reports that userfaultfd protects the page from writing.
 func (p Page) UffdWP() bool { return p&pageUffdWP != 0 }
 
 // Guard reports that MADV_GUARD_INSTALL guards the page (6.15).

@@ -61,13 +61,13 @@ const (
 	VMUffdWP                          // uw: userfaultfd, write protection
 	VMUffdMinor                       // ui: userfaultfd, minor faults (5.13)
 	VMShadowStack                     // ss: shadow stack (6.6)
-	VMSealed                          // sl: mseal (6.15)
+	VMSealed                          // sl: mseal
 	VMDroppable                       // dp: MAP_DROPPABLE (6.11)
-	VMMaybeGuard                      // gu: may have pages with MADV_GUARD_INSTALL (6.19)
+	VMMaybeGuard                      // gu: may have pages with MADV_GUARD_INSTALL
 	VMBTI                             // bt: branch targets, arm64
 	VMMTE                             // mt: memory tags, arm64
-	VMNonLinear                       // nl: remap_file_pages, before 4.0
-	VMDenyWrite                       // dw: before 5.16
+	VMNonLinear                       // nl: remap_file_pages, of old kernels
+	VMDenyWrite                       // dw: of old kernels
 	VMLockOnFault                     // lf: MLOCK_ONFAULT, with lo
 )
 

@@ -48,7 +48,7 @@ type Status struct {
 	CoreDumping   bool
 	THPEnabled    bool   // not by PR_SET_THP_DISABLE; true where the line is missing (before 5.0)
 	UntagMask     uint64 // linear address masking; 0 where the line is missing (before 6.4)
-	KernelThread  bool   // since 6.8
+	KernelThread  bool   // false where the line is missing
 	Threads       int
 	SigQ          uint64 // queued signals of the user
 	SigQLimit     uint64
