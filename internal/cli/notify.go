@@ -111,7 +111,9 @@ func (st *stages) runScripts(ctx context.Context, stage string) error {
 		if out := st.job.log.stream; out != nil {
 			cmd.Stdout, cmd.Stderr = out, out
 		}
-		if err := cmd.Run(); err != nil {
+		if err := cmd.Run(); err != nil && ctx.Err() != nil {
+			return context.Cause(ctx) // it was killed with everything else
+		} else if err != nil {
 			failed = append(failed, fmt.Errorf("the action script %s, at the stage %s: %w", script, stage, err))
 		}
 	}

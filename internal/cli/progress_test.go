@@ -74,8 +74,11 @@ func TestProgressInLines(t *testing.T) {
 		size.Store(150 << 20)
 		time.Sleep(linesPeriod)
 		synctest.Wait()
+		p.stage("status-ready")
+		time.Sleep(linesPeriod)
+		synctest.Wait()
 		p.end()
-		want := "dump 42: writing, 50.0 MiB, 5.0 MiB/s, 5.0 s\ndump 42: writing, 150 MiB, 12.5 MiB/s, 10.0 s\n"
+		want := "dump 42: writing, 50.0 MiB, 10.0 MiB/s, 5.0 s\ndump 42: writing, 150 MiB, 20.0 MiB/s, 10.0 s\ndump 42: serving memory until all is fetched, 150 MiB, 15.0 s\n"
 		if s := out.String(); s != want {
 			t.Errorf("got %q, want %q", s, want)
 		}

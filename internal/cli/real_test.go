@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -459,4 +460,76 @@ func TestDemo(t *testing.T) {
 	if left, _ := filepath.Glob(filepath.Join(dir, "stasis-*")); len(left) > 0 {
 		t.Errorf("left behind: %q", left)
 	}
+}
+
+// TestTerminal: on a terminal, a dump and a restore say in a line what they did.
+func TestTerminal(t *testing.T) {
+	needReal(t)
+	env := criuEnv(t)
+	v, dir := testkit.StartVictim(t, "counter"), t.TempDir()
+	master, slave := testkit.OpenPTY(t)
+	lines := bufio.NewScanner(master)
+	say := func(args ...string) string {
+		t.Helper()
+		if status := runWith(t, env, slave, slave, slave, append([]string{"stasis"}, args...)...); status != 0 {
+			t.Errorf("%v: status %d", args, status)
+		}
+		if !lines.Scan() {
+			t.Fatalf("%v: nothing is said", args)
+		}
+		return lines.Text()
+	}
+	if got := say("dump", "-D", dir, "-t", fmt.Sprint(v.Pid)); !strings.Contains(got, fmt.Sprintf("%d is in %s, ", v.Pid, dir)) || !strings.Contains(got, "stood still for") {
+		t.Errorf("dump: %q", got)
+	}
+	v.Wait()
+	if got := say("restore", "-d", "-D", dir); !strings.Contains(got, fmt.Sprintf("%d is back, after ", v.Pid)) {
+		t.Errorf("restore: %q", got)
+	}
+	v.Restored()
+	v.MustVerify()
+}
+
+// TestPreDump: where the kernel cannot track changes of memory, that is said, and the victim runs on either way.
+func TestPreDump(t *testing.T) {
+	needReal(t)
+	v, dir := testkit.StartVictim(t, "counter"), t.TempDir()
+	status, _, errs := invoke(t, criuEnv(t), "stasis", "pre-dump", "-D", dir, "-t", fmt.Sprint(v.Pid))
+	var check checkAnswer
+	_, out, _ := invoke(t, criuEnv(t), "stasis", "check", "--json")
+	if err := json.Unmarshal([]byte(out), &check); err != nil || check.Features == nil {
+		t.Fatalf("check: %v, %s", err, out)
+	}
+	switch {
+	case check.Features.MemTrack && status != 0:
+		t.Errorf("status %d\n%s", status, errs)
+	case !check.Features.MemTrack && (status != 1 || !strings.Contains(errs, "This kernel does not track changes of memory")):
+		t.Errorf("status %d\n%s", status, errs)
+	}
+	v.MustVerify()
+}
+
+// TestInterrupt: a dump that is interrupted is undone.
+func TestInterrupt(t *testing.T) {
+	needReal(t)
+	env := criuEnv(t)
+	v, dir := testkit.StartVictim(t, "counter"), t.TempDir()
+	// The script holds the dump at a stage where the victim is frozen and tells that it is there.
+	reached := filepath.Join(dir, "reached")
+	script := filepath.Join(dir, "script")
+	if err := os.WriteFile(script, []byte("#!/bin/sh\n[ $CRTOOLS_SCRIPT_ACTION = post-dump ] || exit 0\n: > "+reached+"\nexec sleep 60\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	cmd, errs := start(t, env, "stasis", "dump", "-D", dir, "-t", fmt.Sprint(v.Pid), "--action-script", script)
+	testkit.WaitFor(t, "the dump to reach its script", func() bool { _, err := os.Stat(reached); return err == nil })
+	if err := cmd.Process.Signal(unix.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	if got := status(t, cmd); got != 128+int(unix.SIGINT) {
+		t.Errorf("status %d\n%s", got, errs)
+	}
+	if !strings.Contains(errs.String(), "interrupted by SIGINT") || !strings.Contains(errs.String(), "was left as it was") {
+		t.Errorf("it says\n%s", errs)
+	}
+	v.MustVerify()
 }

@@ -49,6 +49,7 @@ func (r *run) silent(err error) bool {
 type loggedError struct {
 	err   *criu.Error
 	shown bool // the log goes to standard error
+	hint  string
 }
 
 func (e *loggedError) Error() string { return e.err.Error() }
@@ -162,6 +163,9 @@ func (r *run) hints(err error) []string {
 	hint := func(format string, args ...any) { hints = append(hints, fmt.Sprintf(format, args...)) }
 	dumping := e.Op == "dump" || e.Op == "pre-dump"
 	text := err.Error()
+	if l, ok := errors.AsType[*loggedError](err); ok && l.hint != "" {
+		hint("%s", l.hint)
+	}
 	switch {
 	case errors.Is(err, unix.ENAMETOOLONG):
 	case errors.Is(err, criu.ErrConnect) && r.settings != nil && r.settings.engine.kind == engineService:
