@@ -9,6 +9,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"stasis.example/internal/testkit"
 )
 
 // field is a varint field.
@@ -161,6 +163,7 @@ func mm(n int) *MM {
 
 // TestAllocations guards the cost: Append allocates nothing, Decode what it returns and no more.
 func TestAllocations(t *testing.T) {
+	testkit.Need(t, testkit.NoRaceDetector) // which allocates on its own account
 	m := mm(1000)
 	buf := m.Append(nil)
 	if n := testing.AllocsPerRun(10, func() { buf = m.Append(buf[:0]) }); n != 0 {
