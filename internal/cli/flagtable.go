@@ -304,7 +304,13 @@ func checkFlags() []flag {
 		forProgram("extra", "check features that are needed now and then, too").with(negatable, on("check")),
 		forProgram("experimental", "check experimental features, too").with(negatable, on("check")),
 		forProgram("all", "the same as --extra --experimental").with(on("check")),
-		forProgram("feature", "check this feature only; criu --help lists them").with(arg("NAME"), on("check")),
+		forProgram("feature", "check this feature only; criu --help lists them").with(arg("NAME"), on("check"), func(f *flag) {
+			f.set = func(s *settings, in input) error {
+				s.features = append(s.features, in.value)
+				s.needProgram(in.flag.name())
+				return nil
+			}
+		}),
 	}
 }
 

@@ -227,6 +227,9 @@ func (r *run) execCRIU() error {
 	if s.engine.kind != engineCRIU {
 		return &usageError{err: fmt.Errorf("%s cannot be asked of a %s: CRIU's RPC has no words for it; use --engine criu", what, s.engine), brief: true}
 	}
+	if s.json && r.action.name == "check" && len(s.features) > 0 && len(s.program) == 1 {
+		return r.checkFeatures()
+	}
 	if s.json {
 		return &usageError{err: fmt.Errorf("--json cannot be had with %s, which the criu program does itself", what), brief: true}
 	}

@@ -463,6 +463,41 @@ func TestDemo(t *testing.T) {
 	}
 }
 
+// TestSibling: --restore-sibling makes the tree a child of the caller's, for which the criu program takes our place.
+func TestSibling(t *testing.T) {
+	needReal(t)
+	env := criuEnv(t)
+	v := testkit.StartVictim(t, "counter")
+	dir := dumped(t, env, v)
+	cmd, errs := start(t, env, "stasis", "restore", "-d", "-S", "-D", dir)
+	if got := status(t, cmd); got != 0 {
+		t.Fatalf("status %d\n%s", got, errs)
+	}
+	v.Restored()
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", v.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(stat), ") ")
+	if words := strings.Fields(rest); len(words) < 2 || words[1] != fmt.Sprint(os.Getpid()) {
+		t.Errorf("the parent is not this test, %d: %q", os.Getpid(), rest)
+	}
+	v.MustVerify()
+}
+
+// TestFeatureJSON: single features, for a machine.
+func TestFeatureJSON(t *testing.T) {
+	needReal(t)
+	s, out, errs := invoke(t, criuEnv(t), "stasis", "check", "--json", "--feature", "ns_pid", "--feature", "mem_dirty_track")
+	var a featureAnswer
+	if err := json.Unmarshal([]byte(out), &a); err != nil || s != 0 || !a.OK || len(a.Features) != 2 || !a.Features["ns_pid"] {
+		t.Errorf("status %d, %v, %+v, %s", s, err, a, errs)
+	}
+	if s, _, errs := invoke(t, criuEnv(t), "stasis", "check", "--json", "--feature", "nosuch"); s != 1 || !strings.Contains(errs, `criu knows no feature "nosuch"`) {
+		t.Errorf("status %d, %s", s, errs)
+	}
+}
+
 // TestTerminal: on a terminal, a dump and a restore say in a line what they did.
 func TestTerminal(t *testing.T) {
 	needReal(t)

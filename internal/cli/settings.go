@@ -38,6 +38,7 @@ type settings struct {
 	child   []childOption   // for the configuration file of a swrk child
 	program map[string]bool // flags that only the criu program can act on
 
+	features      []string // to be checked
 	help, version bool
 	engine        engine
 	json, quiet   bool

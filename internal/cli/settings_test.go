@@ -236,6 +236,32 @@ func TestExecCRIU(t *testing.T) {
 	}
 }
 
+// TestFindCRIU: the program does not take itself for its engine, under whatever name it is in PATH.
+func TestFindCRIU(t *testing.T) {
+	ours, theirs, other := programs(t), t.TempDir(), t.TempDir()
+	for _, path := range []string{filepath.Join(theirs, "criu"), filepath.Join(other, "criu-dev")} {
+		if err := os.WriteFile(path, []byte("#!/bin/sh\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(other, "criu"), []byte("no program"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	path := strings.Join([]string{ours, "/nonexistent", other, theirs}, ":")
+	for _, test := range []struct{ path, search, want string }{
+		{"", path, filepath.Join(theirs, "criu")},
+		{"criu-dev", path, filepath.Join(other, "criu-dev")},
+		{"/x/criu", path, "/x/criu"},
+		{"", ours + ":" + other, ""},
+		{"", "", ""},
+	} {
+		got, err := findCRIU(test.path, test.search)
+		if got != test.want || (err != nil) != (test.want == "") {
+			t.Errorf("%q in %q is %q, %v; want %q", test.path, test.search, got, err, test.want)
+		}
+	}
+}
+
 func FuzzCommandLine(f *testing.F) {
 	for _, s := range []string{"dump -t 42 -v4", "restore --cpu-cap=none,^cpu -J net:1", "--engine service:x check", "-verbosity=0 -x1,2", "--cgroup-root=: --ghost-limit 4G"} {
 		f.Add(s)
