@@ -353,6 +353,14 @@ func TestChildConfiguration(t *testing.T) {
 	needReal(t)
 	env := criuEnv(t)
 	v := testkit.StartVictim(t, "counter")
+	// A child that does not know an option, or did not get its value, fails.
+	if status, _, errs := invoke(t, env, "stasis", "dump", "-R", "-D", t.TempDir(), "-t", fmt.Sprint(v.Pid), "--libdir", "/with a \"blank\"",
+		"--file-validation=filesize", "--allow-uprobes", "--no-ghost-fiemap", "--no-stream", "--deprecated"); status != 0 {
+		t.Errorf("status %d\n%s", status, errs)
+	}
+	if status, _, _ := invoke(t, env, "stasis", "dump", "-R", "-D", t.TempDir(), "-t", fmt.Sprint(v.Pid), "--stream"); status != 1 {
+		t.Errorf("--stream without a streamer ends with status %d", status)
+	}
 	dir := dumped(t, env, v)
 	if status, _, errs := invoke(t, env, "stasis", "restore", "-d", "-D", dir, "--log-pid", "-o", "restore.log", "-v4"); status != 0 {
 		t.Fatalf("status %d\n%s", status, errs)
