@@ -213,6 +213,8 @@ static void print_log(void)
 		print_log(); \
 		if (WIFSIGNALED(case_status)) \
 			printf("  signal %d\n", WTERMSIG(case_status)); \
+		else if (WEXITSTATUS(case_status)) \
+			printf("  signal 0, exit status %d\n", WEXITSTATUS(case_status)); \
 	} while (0)
 
 static pid_t helper = -1; /* the peer of the modes fd and sk */
