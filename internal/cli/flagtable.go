@@ -368,12 +368,11 @@ func ownFlags() []flag {
 	}
 }
 
-// tellChild keeps a line for the configuration file of a swrk child.
+// tellChild keeps an option for the configuration file of a swrk child.
 func (s *settings) tellChild(f *flag, name string, value ...string) error {
 	if f.Long == "file-validation" && value[0] != "filesize" && value[0] != "buildid" {
 		return fmt.Errorf("%q is not one of buildid, filesize", value[0])
 	}
-	line, err := childLine(name, value...)
-	s.child = append(s.child, childOption{flag: f.name(), line: line})
-	return err
+	s.child = append(s.child, childOption{flag: f.name(), name: name, value: value})
+	return nil
 }

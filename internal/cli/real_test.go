@@ -353,10 +353,17 @@ func TestChildConfiguration(t *testing.T) {
 	needReal(t)
 	env := criuEnv(t)
 	v := testkit.StartVictim(t, "counter")
+	plugins := filepath.Join(t.TempDir(), `with a "blank"`)
+	if err := os.Mkdir(plugins, 0o700); err != nil {
+		t.Fatal(err)
+	}
 	// A child that does not know an option, or did not get its value, fails.
-	if status, _, errs := invoke(t, env, "stasis", "dump", "-R", "-D", t.TempDir(), "-t", fmt.Sprint(v.Pid), "--libdir", "/with a \"blank\"",
+	if status, _, errs := invoke(t, env, "stasis", "dump", "-R", "-D", t.TempDir(), "-t", fmt.Sprint(v.Pid), "--libdir", plugins,
 		"--file-validation=filesize", "--allow-uprobes", "--no-ghost-fiemap", "--no-stream", "--deprecated"); status != 0 {
 		t.Errorf("status %d\n%s", status, errs)
+	}
+	if status, _, errs := invoke(t, env, "stasis", "dump", "-R", "-D", t.TempDir(), "-t", fmt.Sprint(v.Pid), "--libdir", plugins+"s"); status != 1 || !strings.Contains(errs, "Unable to open directory") {
+		t.Errorf("plugins in a directory that is not there: status %d\n%s", status, errs)
 	}
 	if status, _, _ := invoke(t, env, "stasis", "dump", "-R", "-D", t.TempDir(), "-t", fmt.Sprint(v.Pid), "--stream"); status != 1 {
 		t.Errorf("--stream without a streamer ends with status %d", status)

@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"stasis.example/criu/rpc"
-	"stasis.example/internal/criuconf"
 	"stasis.example/internal/getopt"
 )
 
@@ -46,7 +45,12 @@ type settings struct {
 	warnings []string
 }
 
-type childOption struct{ flag, line string }
+// childOption is a line of the configuration file that a swrk child is given.
+type childOption struct {
+	flag  string // as it was given
+	name  string // as it stands in the file
+	value []string
+}
 
 func newSettings() *settings {
 	return &settings{level: defaultLevel, program: make(map[string]bool)}
@@ -61,8 +65,6 @@ func (s *settings) path(dst *string, in input) error {
 	*dst = in.value
 	return nil
 }
-
-func childLine(name string, value ...string) (string, error) { return criuconf.Format(name, value...) }
 
 // usageError is a command line, or configuration file, that says something wrong.
 type usageError struct {

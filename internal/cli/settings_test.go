@@ -112,12 +112,14 @@ func TestFlagsToSettings(t *testing.T) {
 			t.Errorf("setting %d is %v, want %v", i, got[i], want[i])
 		}
 	}
-	lines := ""
-	for _, c := range s.child {
-		lines += c.line
+	dir := t.TempDir()
+	r := &run{settings: s}
+	text, err := r.childConfiguration(dir)
+	if want := "log-pid\nno-ghost-fiemap\nlibdir " + dir + "/libdir2\n"; text != want || err != nil {
+		t.Errorf("the child is told %q, %v; want %q", text, err, want)
 	}
-	if want := "log-pid\nno-ghost-fiemap\nlibdir \"/p \\\"q\\\"\"\n"; lines != want {
-		t.Errorf("the child is told %q, want %q", lines, want)
+	if target, err := os.Readlink(dir + "/libdir2"); target != `/p "q"` || err != nil {
+		t.Errorf("the link leads to %q, %v", target, err)
 	}
 }
 
