@@ -129,7 +129,6 @@ struct response {
 	bool has_dump, restored;
 	bool has_restore;
 	int32_t restore_pid;
-	bool has_notify;
 	struct CriuNotify notify;
 	bool has_ps, has_ps_port;
 	int32_t ps_pid, ps_port;

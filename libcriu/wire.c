@@ -174,7 +174,6 @@ static bool decode_notify(struct reader m, struct response *r, struct texts *t)
 		if (!ok)
 			return false;
 	}
-	r->has_notify = true;
 	return true;
 }
 
