@@ -29,21 +29,25 @@ const (
 	wordWorker  = "server-test-worker"  // CRIU-or-SOCKET RULES-OFF
 	wordClient  = "server-test-client"  // an attack, in JSON
 	wordConnect = "server-test-connect" // SOCKET
-	wordSwrk    = "server-test-swrk"    // CRIU FD
 )
+
+// swrkVariable is the peer behind `swrk`, in the environment.
+const swrkVariable = "SERVER_TEST_SWRK"
 
 func TestMain(m *testing.M) {
 	if len(os.Args) > 2 {
 		switch os.Args[1] {
+		case "swrk": // what package criu starts; the environment says what is behind
+			if peer := os.Getenv(swrkVariable); peer != "" {
+				fd, _ := strconv.Atoi(os.Args[2])
+				os.Exit(report(Swrk(context.Background(), fd, Options{Transport: testTransport(peer), HangUpGrace: testGrace})))
+			}
 		case wordWorker:
 			os.Exit(testWorker(os.Args[2], os.Args[3]))
 		case wordClient:
 			os.Exit(testClient(os.Args[2]))
 		case wordConnect:
 			os.Exit(report(unix.Connect(3, &unix.SockaddrUnix{Name: os.Args[2]})))
-		case wordSwrk:
-			fd, _ := strconv.Atoi(os.Args[3])
-			os.Exit(report(Swrk(context.Background(), fd, Options{Transport: testTransport(os.Args[2])})))
 		}
 	}
 	criutest.ServeSwrk()

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -107,7 +106,7 @@ func (r *running) accept(ctx context.Context, l *Listener) error {
 			r.workers.Add(1)
 			go r.serve(conn)
 			continue
-		case ctx.Err() != nil, errors.Is(err, net.ErrClosed), errors.Is(err, os.ErrClosed):
+		case ctx.Err() != nil, errors.Is(err, os.ErrClosed):
 			return nil
 		case !errors.Is(err, unix.EMFILE) && !errors.Is(err, unix.ENFILE) && !errors.Is(err, unix.ENOMEM) && !errors.Is(err, unix.ENOBUFS):
 			return err

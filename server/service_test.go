@@ -210,8 +210,7 @@ func TestServeEndsWithRunningRequest(t *testing.T) {
 	if err := <-result; err != nil {
 		t.Errorf("the request that was running: %v", err)
 	}
-	err = <-s.ended
-	s.ended <- err
+	s.ended <- <-s.ended
 }
 
 func TestLimits(t *testing.T) {
@@ -268,7 +267,7 @@ func TestLimits(t *testing.T) {
 		}
 		testkit.WaitFor(t, "the second to be refused", func() bool {
 			resp := s.mustAsk(attack{Type: rpc.ReqCheck}, mallory)
-			return !resp.Success && resp.CrErrno != nil && syscall.Errno(*resp.CrErrno) == syscall.EAGAIN
+			return !resp.Success && resp.CrErrno != nil && *resp.CrErrno == int32(syscall.EAGAIN)
 		})
 		if err := version(s, t.Context()); err != nil {
 			t.Errorf("root meanwhile: %v", err)

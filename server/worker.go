@@ -89,7 +89,7 @@ func Work(ctx context.Context, o Options) error {
 	}
 	defer c.close()
 	if os.Getenv(trustVariable) != trusted.String() {
-		c.trust = untrusted
+		c.trust, c.why = untrusted, fmt.Sprintf("its uid is %d", c.UID)
 	}
 	if c.trust == untrusted && o.rules.become && uint32(os.Geteuid()) != c.UID {
 		return fmt.Errorf("this worker has the uid %d, but its client has %d", os.Geteuid(), c.UID)

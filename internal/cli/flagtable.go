@@ -14,7 +14,7 @@ func flagTable() []flag {
 	var rows []flag
 	for _, group := range [][]flag{
 		generalFlags(), treeFlags(), resourceFlags(), networkFlags(), cgroupFlags(), namespaceFlags(), memoryFlags(),
-		serverFlags(), checkFlags(), deprecatedFlags(), ownFlags(),
+		serverFlags(), checkFlags(), deprecatedFlags(), ownFlags(), serviceFlags(),
 	} {
 		rows = append(rows, group...)
 	}

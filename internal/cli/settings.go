@@ -34,6 +34,8 @@ type settings struct {
 	psSocket, statusFD *int
 	inherit            []inherited
 
+	service serviceSettings
+
 	child   []childOption   // for the configuration file of a swrk child
 	program map[string]bool // flags that only the criu program can act on
 
