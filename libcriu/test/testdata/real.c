@@ -200,7 +200,7 @@ int main(int argc, char **argv)
 			visit(port);
 			status = -1;
 			ret = criu_wait_pid(ret, &status);
-			printf("wait_pid status %d\n", status >= 0);
+			printf("wait_pid %d %d status %d\n", ret, ret ? errno : 0, status >= 0);
 		}
 		/* In the background; and one that nobody waits for. */
 		port = -1;
