@@ -611,8 +611,8 @@ int criu_page_server_child(int *port);
 int criu_local_page_server_child(criu_opts *opts, int *port);
 
 /*
- * Waits for the page server that criu_page_server_child() started; *status is as from waitpid(). -EINVAL with
- * errno ECHILD where it had ended before and CRIU, which then waits itself, no longer knows how.
+ * Waits for the page server that criu_page_server_child() started; *status is as from waitpid(). -EINVAL where it
+ * had ended before, and CRIU, which then waits itself, no longer knows how.
  */
 int criu_wait_pid(int pid, int *status);
 int criu_local_wait_pid(criu_opts *opts, int pid, int *status);

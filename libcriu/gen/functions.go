@@ -128,8 +128,8 @@ func actions() []function {
 		{name: "page_server_child", ret: "int", extension: true, params: []param{{"int *%s", "port"}},
 			doc: "The same, as a child of the peer, which stays until criu_wait_pid() or the end of the options."},
 		{name: "wait_pid", ret: "int", extension: true, params: []param{{"int %s", "pid"}, {"int *%s", "status"}},
-			doc: "Waits for the page server that criu_page_server_child() started; *status is as from waitpid(). -EINVAL with\n" +
-				"errno ECHILD where it had ended before and CRIU, which then waits itself, no longer knows how."},
+			doc: "Waits for the page server that criu_page_server_child() started; *status is as from waitpid(). -EINVAL\n" +
+				"where it had ended before, and CRIU, which then waits itself, no longer knows how."},
 	}
 }
 
