@@ -273,13 +273,17 @@ func TestRealNamespaces(t *testing.T) {
 		%[1]s bin dump %[3]s pid=$pid log=dump.log | tee %[2]s/said
 		grep -q "dump 0 0" %[2]s/said
 		wait $pid || echo dumped $?
-		%[1]s bin restore_child_kill %[3]s log=restore.log`
+		%[1]s bin restore_child_kill %[3]s log=restore.log
+		%[1]s bin self %[4]s out=%[2]s/self log=dump.log </dev/null || echo self $?
+		%[1]s bin restore_child %[4]s log=restore.log`
 	out := output{t, run(t, with(command(t, "unshare", "-m", "-p", "-f", "--mount-proc", "--kill-child", "sh", "-c",
-		fmt.Sprintf(script, r.prog, r.dir, r.images("inner-img"))), libraryPath(r.lib)))}
+		fmt.Sprintf(script, r.prog, r.dir, r.images("inner-img"), r.images("self-img"))), libraryPath(r.lib)))}
 	out.want("dump 0 0")
 	out.want("dumped 137")
 	out.want(`restore_child_kill [1-9]\d* 0`)
 	out.want("waited 9")
+	out.want("self 137")
+	out.want(fmt.Sprintf("waited %d", 17<<8))
 
 	// With a service outside: pids are those of the service, descriptors the caller's.
 	for _, peer := range []string{"sk:" + socket, "fd:" + socket} {
