@@ -30,6 +30,18 @@ type stopped struct {
 func newStopped(t testing.TB) *stopped {
 	t.Helper()
 	testkit.Need(t, testkit.Root, testkit.CRIU)
+	// A CRIU that is killed while it probes the kernel leaves a mount of its own. One that lives is done with it at once.
+	t.Cleanup(func() {
+		left, _ := filepath.Glob("/tmp/.criu.move_mount_set_group.*")
+		for _, dir := range left {
+			testkit.WaitFor(t, dir+" to be gone or forgotten", func() bool {
+				st, err := os.Stat(dir)
+				return err != nil || time.Since(st.ModTime()) > 2*time.Second
+			})
+			unix.Unmount(dir, unix.MNT_DETACH)
+			os.Remove(dir)
+		}
+	})
 	s := &stopped{Swrk: &criu.Swrk{Path: testkit.CRIUPath(t)}}
 	s.Started = func(pid int) error {
 		s.pid.Store(int64(pid))

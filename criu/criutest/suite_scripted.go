@@ -110,6 +110,11 @@ func scriptedFailures(t *testing.T, target Target) {
 		_, err := c.Dump(ctx, criu.DumpOptions{PID: os.Getpid(), ImagesDir: t.TempDir()})
 		return err
 	}
+	dumpNobody := func(c Client) error {
+		const pid = 1<<22 - 1 // the last of all, which is hardly ever taken
+		_, err := c.Dump(ctx, criu.DumpOptions{PID: pid, ImagesDir: t.TempDir()})
+		return err
+	}
 	restore := func(c Client) error {
 		_, err := c.Restore(ctx, criu.RestoreOptions{ImagesDir: t.TempDir()})
 		return err
@@ -125,7 +130,7 @@ func scriptedFailures(t *testing.T, target Target) {
 	}{
 		{"failure", Fail(0, ""), check, criu.ErrFailed, []syscall.Errno{syscall.EBADE}, ""},
 		{"failure with errno", Fail(syscall.EPERM, "no rights"), check, criu.ErrFailed, []syscall.Errno{syscall.EBADE, syscall.EPERM}, "no rights"},
-		{"no process", Fail(syscall.ESRCH, ""), dump, criu.ErrNoProcess, []syscall.Errno{syscall.EBADE, syscall.ESRCH}, ""},
+		{"no process", Fail(syscall.ESRCH, ""), dumpNobody, criu.ErrNoProcess, []syscall.Errno{syscall.EBADE, syscall.ESRCH}, ""},
 		{"pid in use", Fail(syscall.EEXIST, ""), restore, criu.ErrPIDInUse, []syscall.Errno{syscall.EBADE, syscall.EEXIST}, ""},
 		{"bad request", Fail(syscall.EBADRQC, ""), dump, criu.ErrBadRequest, []syscall.Errno{syscall.EBADE, syscall.EBADRQC}, ""},
 		{"no space", Fail(syscall.ENOSPC, ""), dump, criu.ErrNoSpace, []syscall.Errno{syscall.EBADE, syscall.ENOSPC}, ""},
