@@ -42,14 +42,14 @@ func (v *conversation) blameProcess(e *Error) {
 		status.TracerPID = tracer.Tgid // the kernel names the thread that traces
 	}
 	blame, thread := blameStatus(v.pid, &status)
-	if !thread && !errors.Is(e, syscall.ESRCH) {
-		return
+	if blame == nil || !thread && !errors.Is(e, syscall.ESRCH) {
+		return // nothing speaks against what the peer says
 	}
 	e.present = status.State != 'Z' && status.State != 'X'
 	e.Err = also(blame, e.Err)
 }
 
-// blameStatus is the reason that a process which is there cannot be stopped.
+// blameStatus is the reason that a process which is there cannot be stopped, if it can be seen.
 func blameStatus(pid int, s *proc.Status) (reason error, thread bool) {
 	switch {
 	case s.Tgid != pid:
@@ -61,7 +61,7 @@ func blameStatus(pid int, s *proc.Status) (reason error, thread bool) {
 	case s.TracerPID != 0:
 		return fmt.Errorf("process %d is traced by process %d, a debugger perhaps, and only one can trace it; end that one first", pid, s.TracerPID), false
 	}
-	return fmt.Errorf("process %d is there, but the peer could not stop it: it may not trace that process (ptrace(2))", pid), false
+	return nil, false
 }
 
 // pidHolder says who has the pid that a restore needs and could not get, if that can be seen.

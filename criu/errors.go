@@ -23,7 +23,7 @@ var (
 	// ErrRefused: a callback of the caller's refused to go on; its error is in the chain. It is an ErrFailed too.
 	ErrRefused = fmt.Errorf("%w: refused by the caller's callback", ErrFailed)
 	// ErrNoProcess: the process to be dumped does not exist (ESRCH). CRIU says so of any process that it cannot stop,
-	// too; behind a [Swrk], a process that is there does not match this, and the error says what is in the way.
+	// too; behind a [Swrk], one that a debugger traces, say, does not match this, and the error says what is in the way.
 	ErrNoProcess = errors.New("no such process")
 	// ErrPIDInUse: a pid that the restore needs is taken (EEXIST).
 	ErrPIDInUse = errors.New("pid in use")
