@@ -70,9 +70,9 @@ func (k *Kernel) Cont(tid int, sig unix.Signal) error {
 	return err
 }
 
-// ContToSyscall lets a stopped tracee run to its next entry to or exit from a system call.
-func (k *Kernel) ContToSyscall(tid int) error {
-	_, err := k.ptrace("ptrace(PTRACE_SYSCALL)", ptraceSyscall, tid, 0, 0)
+// ContToSyscall lets a stopped tracee run to its next entry to or exit from a system call; sig as for Cont.
+func (k *Kernel) ContToSyscall(tid int, sig unix.Signal) error {
+	_, err := k.ptrace("ptrace(PTRACE_SYSCALL)", ptraceSyscall, tid, 0, uintptr(sig))
 	return err
 }
 

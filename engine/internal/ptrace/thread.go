@@ -103,9 +103,9 @@ func (th *Thread) Cont(sig unix.Signal) error {
 	return th.resumed(th.tracer.kernel.Cont(th.TID, sig))
 }
 
-// ContToSyscall lets the thread run to its next syscall stop.
-func (th *Thread) ContToSyscall() error {
-	return th.resumed(th.tracer.kernel.ContToSyscall(th.TID))
+// ContToSyscall lets the thread run to its next syscall stop; sig as for linux.Kernel.Cont.
+func (th *Thread) ContToSyscall(sig unix.Signal) error {
+	return th.resumed(th.tracer.kernel.ContToSyscall(th.TID, sig))
 }
 
 // Detach lets the thread go; it must be stopped.

@@ -34,9 +34,31 @@ func checkRegs(r *unix.PtraceRegs) error {
 	return nil
 }
 
-// blockBytes returns the block of a thread: the code and the state to go back to. The boot block is the part up to
-// blkStateEnd, with shared 0.
-func (th *Thread) blockBytes(shared uint64, inside bool) []byte {
+// bootBytes returns the boot block for a thread: the part of a block that brings it back.
+func (th *Thread) bootBytes(a *area) []byte {
+	b := th.stateBytes()
+	binary.LittleEndian.PutUint64(b[blkArea:], a.start)
+	binary.LittleEndian.PutUint64(b[blkAreaLength:], a.length)
+	return b[:blkStateEnd]
+}
+
+// blockBytes returns the block of a thread in the scratch area.
+func (th *Thread) blockBytes(inside bool) []byte {
+	b := th.stateBytes()
+	binary.LittleEndian.PutUint64(b[blkShared:], th.p.area.start)
+	binary.LittleEndian.PutUint64(b[blkBootUnmap:], th.p.boot+blkUnmap)
+	binary.LittleEndian.PutUint64(b[blkName:], uint64(th.index))
+	if inside {
+		copy(b[blkInside:], insideWords(1))
+	}
+	return b
+}
+
+// insideWords are the values of the words inside and busy.
+func insideWords(v byte) []byte { return []byte{v, 0, 0, 0, v, 0, 0, 0} }
+
+// stateBytes returns a block with the state of a thread to go back to.
+func (th *Thread) stateBytes() []byte {
 	b := make([]byte, blkBlockSize)
 	copy(b, blockCode)
 	r := &th.Regs
@@ -48,7 +70,7 @@ func (th *Thread) blockBytes(shared uint64, inside bool) []byte {
 		{blkMagic, blockMagic}, {blkSp, r.Rsp}, {blkFlags, r.Eflags}, {blkBx, r.Rbx}, {blkCx, r.Rcx}, {blkDx, r.Rdx},
 		{blkSi, r.Rsi}, {blkDi, r.Rdi}, {blkBp, r.Rbp}, {blkR8, r.R8}, {blkR9, r.R9}, {blkR10, r.R10}, {blkR11, r.R11},
 		{blkR12, r.R12}, {blkR13, r.R13}, {blkR14, r.R14}, {blkR15, r.R15}, {blkOrigAx, r.Orig_rax}, {blkAx, r.Rax},
-		{blkMask, th.Mask}, {blkShared, shared}, {blkName, uint64(th.index)},
+		{blkMask, th.Mask},
 	} {
 		put(f.at, f.v)
 	}
@@ -78,9 +100,6 @@ func (th *Thread) blockBytes(shared uint64, inside bool) []byte {
 	put(blkIpReturn, r.Rip)
 	put(blkAxReturn, axReturn)
 	binary.LittleEndian.PutUint32(b[blkPolicy:], policy)
-	if inside {
-		binary.LittleEndian.PutUint32(b[blkInside:], 1)
-	}
 	return b
 }
 
@@ -108,6 +127,49 @@ func (th *Thread) callRegs(block uint64, c *Call) unix.PtraceRegs {
 	r.Rax = uint64(c.Nr)
 	r.Rdi, r.Rsi, r.Rdx, r.R10, r.R8, r.R9 = c.Args[0], c.Args[1], c.Args[2], c.Args[3], c.Args[4], c.Args[5]
 	return r
+}
+
+// comeBack lets a thread that is on its way back in a block that an engine has left go on until nothing of the way is
+// left but the registers, and sets those.
+func (th *Thread) comeBack() error {
+	const stops = 1000 // a handler that runs on the way makes system calls of its own
+	for range stops {
+		if err := th.toSyscallStop(); err != nil {
+			return err
+		}
+		r, err := th.Thread.Regs()
+		if err != nil {
+			return err
+		}
+		addr := th.p.oldBlock(r.Rip)
+		if addr == 0 || r.Rip != addr+blkSettled || r.Rax != 0 {
+			continue
+		}
+		state := make([]byte, blkStateEnd)
+		if err := th.p.Read(addr, state); err != nil {
+			return err
+		}
+		get := func(at int) uint64 { return binary.LittleEndian.Uint64(state[at:]) }
+		restart := r.R15 == 0
+		r.Orig_rax = ^uint64(0)
+		r.Rsp, r.Eflags, r.Rbx, r.Rcx, r.Rdx, r.Rsi = get(blkSp), get(blkFlags), get(blkBx), get(blkCx), get(blkDx), get(blkSi)
+		r.Rdi, r.Rbp, r.R8, r.R9, r.R10, r.R11 = get(blkDi), get(blkBp), get(blkR8), get(blkR9), get(blkR10), get(blkR11)
+		r.R12, r.R13, r.R14, r.R15 = get(blkR12), get(blkR13), get(blkR14), get(blkR15)
+		r.Rip, r.Rax = get(blkIpReturn), get(blkAxReturn)
+		if restart {
+			r.Rip, r.Rax = get(blkIpRestart), get(blkAxRestart)
+		}
+		if err := th.SetRegs(&r); err != nil {
+			return err
+		}
+		if addr != th.p.bootAt {
+			if err := th.p.Write(addr+blkBusy, make([]byte, 4)); err != nil {
+				return err
+			}
+		}
+		return th.Halt()
+	}
+	return fmt.Errorf("task %d: %w: it does not come back from where an engine that was killed has left it", th.TID, ErrRefused)
 }
 
 func callResult(r *unix.PtraceRegs) uint64 { return r.Rax }

@@ -308,10 +308,12 @@ func (th *Thread) single(block uint64, c *Call, atEntry func() error) error {
 }
 
 func (th *Thread) toSyscallStop() error {
+	var sig unix.Signal
 	for {
-		if err := th.ContToSyscall(); err != nil {
+		if err := th.ContToSyscall(sig); err != nil {
 			return err
 		}
+		sig = 0
 		s, err := th.Wait()
 		if err != nil {
 			return err
@@ -321,6 +323,11 @@ func (th *Thread) toSyscallStop() error {
 			return nil
 		case ptrace.EventStop, ptrace.GroupStop:
 			// A stop that was still due; it changes nothing.
+		case ptrace.SignalStop:
+			if th.place == placeInside {
+				return fmt.Errorf("task %d: %v in a remote system call", th.TID, s)
+			}
+			sig = s.Signal
 		default:
 			return fmt.Errorf("task %d: %v in a remote system call", th.TID, s)
 		}

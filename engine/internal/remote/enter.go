@@ -23,21 +23,34 @@ func (p *Process) Enter() error {
 
 func (p *Process) enter() error {
 	first := p.Threads[0]
-	boot, err := p.bootPlace()
-	if err != nil {
-		return err
-	}
 	area := layoutArea(len(p.Threads))
 	hole, err := p.hole(area.length)
 	if err != nil {
 		return err
 	}
-	p.boot = boot
-	if err := p.kernel.ForceMemory(first.TID, boot, first.blockBytes(0, false)[:blkStateEnd]); err != nil {
+	boot := p.bootAt
+	area.start, p.boot = hole, boot
+	if err := p.kernel.ForceMemory(first.TID, boot, first.bootBytes(&area)); err != nil {
 		return fmt.Errorf("write the boot block: %w", err)
 	}
 	if err := first.toBlock(boot); err != nil {
 		return err
+	}
+	// First, so that never more than one scratch area stays behind.
+	for _, m := range p.Leftovers {
+		if busy, err := p.isBusy(m); err != nil || busy {
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		munmap := NewCall(unix.SYS_MUNMAP, m.Start, m.size())
+		if err := first.single(boot, &munmap, nil); err != nil {
+			return err
+		}
+		if err := munmap.fail(); err != nil {
+			return err
+		}
 	}
 	mmap := NewCall(unix.SYS_MMAP, hole, area.length, unix.PROT_READ|unix.PROT_WRITE|unix.PROT_EXEC,
 		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_FIXED_NOREPLACE, ^uint64(0), 0)
@@ -47,11 +60,11 @@ func (p *Process) enter() error {
 	if err := mmap.fail(); err != nil {
 		return err
 	}
-	area.start = mmap.Ret
-	p.area = area
-	if area.start != hole { // before Linux 4.17, which takes the flag for a hint
+	if area.start = mmap.Ret; area.start != hole { // before Linux 4.17, which takes the flag for a hint
+		p.area = area
 		return fmt.Errorf("%w: mmap put the scratch area at %#x, not at %#x", ErrRefused, area.start, hole)
 	}
+	p.area = area
 	if err := p.writeBlocks(); err != nil {
 		return err
 	}
@@ -67,7 +80,7 @@ func (p *Process) writeBlocks() error {
 	b := p.area.header()
 	b = append(b, make([]byte, blkSharedFirst-len(b))...)
 	for i, th := range p.Threads {
-		b = append(b, th.blockBytes(p.area.start, i == 0)...)
+		b = append(b, th.blockBytes(i == 0)...)
 	}
 	p.Threads[0].inside = true
 	return p.Write(p.area.start, b)
@@ -107,14 +120,11 @@ func (p *Process) openPark() error {
 }
 
 // markArea keeps the scratch area apart from its neighbours, out of core dumps and out of children, in case that it
-// stays behind; and removes what others have left behind.
+// stays behind.
 func (p *Process) markArea() error {
 	calls := []Call{
 		NewCall(unix.SYS_MADVISE, p.area.start, p.area.length, unix.MADV_DONTFORK),
 		NewCall(unix.SYS_MADVISE, p.area.start, p.area.length, unix.MADV_DONTDUMP),
-	}
-	for _, m := range p.Leftovers {
-		calls = append(calls, NewCall(unix.SYS_MUNMAP, m.Start, m.size()))
 	}
 	if err := p.Run(calls); err != nil {
 		return err
@@ -162,15 +172,11 @@ func (th *Thread) enter() error {
 	if th.inside {
 		return nil
 	}
-	if err := th.setInside(1); err != nil {
+	if err := th.p.Write(th.block+blkInside, insideWords(1)); err != nil {
 		return err
 	}
 	th.inside = true
 	return nil
-}
-
-func (th *Thread) setInside(value byte) error {
-	return th.p.Write(th.block+blkInside, []byte{value, 0, 0, 0})
 }
 
 // halt brings a thread to an event stop.
@@ -194,7 +200,7 @@ func (th *Thread) back() error {
 		return err
 	}
 	if th.inside && th.block != th.p.boot {
-		if err := th.setInside(0); err != nil {
+		if err := th.p.Write(th.block+blkInside, insideWords(0)); err != nil {
 			return err
 		}
 		th.inside = false
@@ -259,7 +265,7 @@ func (p *Process) leave() error {
 		note(p.unmap())
 	}
 	if note(first.back()) && p.boot != 0 {
-		if note(p.kernel.ForceMemory(first.TID, p.boot, make([]byte, blkStateEnd))) {
+		if note(p.kernel.ForceMemory(first.TID, p.boot, p.bootFound)) {
 			p.boot = 0
 		}
 	}

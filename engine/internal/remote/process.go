@@ -24,14 +24,16 @@ type Process struct {
 	// Mappings is the process's memory map as it was before anything of ours was in it. Entries of dead engines are in
 	// Leftovers instead.
 	Mappings []Mapping
-	// Leftovers are scratch areas that engines which were killed have left in the process. Release removes them.
+	// Leftovers are scratch areas that engines which were killed have left in the process. Enter removes them.
 	Leftovers []Mapping
 
-	kernel *linux.Kernel
-	boot   uint64 // address of the boot block, 0 when there is none
-	area   area
-	sock   int     // our end of the park socket, -1 when there is none
-	active *Thread // the thread that reads the park socket, if one does
+	kernel    *linux.Kernel
+	bootAt    uint64 // where the boot block goes
+	bootFound []byte // what was there: zeros, or the boot block of a dead engine
+	boot      uint64 // address of the boot block, 0 while there is none
+	area      area
+	sock      int     // our end of the park socket, -1 when there is none
+	active    *Thread // the thread that reads the park socket, if one does
 }
 
 // A Thread is a thread of a Process.
@@ -136,23 +138,35 @@ func (th *Thread) stop() error {
 		return err
 	}
 	th.Stop = s
-	if th.Regs, err = th.Thread.Regs(); err != nil {
-		return err
-	}
-	if th.Mask, err = th.Sigmask(); err != nil {
+	if err := th.note(); err != nil {
 		return err
 	}
 	return th.abortRseq()
 }
 
-// examine looks whether the process can be driven.
-func (p *Process) examine() error {
-	maps, err := readMappings(p.PID)
-	if err != nil {
+// note reads the thread's state.
+func (th *Thread) note() (err error) {
+	if th.Regs, err = th.Thread.Regs(); err != nil {
 		return err
 	}
-	if err := p.sortMappings(maps); err != nil {
+	th.Mask, err = th.Sigmask()
+	return err
+}
+
+// examine looks whether the process can be driven.
+func (p *Process) examine() error {
+	if err := p.lookAround(); err != nil {
 		return err
+	}
+	for _, th := range p.Threads {
+		// A thread may still be on its way back from an engine that was killed: when it is looked at at once, or in a
+		// process stopped by job control.
+		if p.oldBlock(th.Regs.PC()) == 0 {
+			continue
+		}
+		if err := errors.Join(th.comeBack(), th.note(), p.lookAround()); err != nil {
+			return err
+		}
 	}
 	for _, th := range p.Threads {
 		if err := th.examine(); err != nil {
@@ -160,6 +174,19 @@ func (p *Process) examine() error {
 		}
 	}
 	return nil
+}
+
+// lookAround reads the memory map, finds what dead engines have left, and where there is room for us.
+func (p *Process) lookAround() error {
+	maps, err := readMappings(p.PID)
+	if err != nil {
+		return err
+	}
+	p.Mappings, p.Leftovers = nil, nil
+	if err := p.sortMappings(maps); err != nil {
+		return err
+	}
+	return p.bootPlace()
 }
 
 func (th *Thread) examine() error {

@@ -9,8 +9,6 @@ import (
 	"stasis.example/internal/testkit"
 )
 
-func TestMain(m *testing.M) { testkit.Main(m) }
-
 // TestRun drives a victim through one whole visit and lets it check itself.
 func TestRun(t *testing.T) {
 	testkit.Need(t, testkit.Root, testkit.VictimProgram("counter"))

@@ -2,8 +2,10 @@ package remote
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -98,48 +100,78 @@ func (p *Process) isLeftover(m Mapping) (bool, error) {
 	return string(head[:16]) == scratchMagic && binary.LittleEndian.Uint64(head[16:]) == m.size(), nil
 }
 
+// isBusy tells whether a thread has not left a scratch area of a dead engine for good: a signal handler that runs on the
+// way back may have been interrupted.
+func (p *Process) isBusy(m Mapping) (bool, error) {
+	b := make([]byte, m.size())
+	if err := p.Read(m.Start, b); err != nil {
+		return false, err
+	}
+	blocks := binary.LittleEndian.Uint64(b[blkSharedBlocks:])
+	for i := range blocks {
+		at := blkSharedFirst + i*blkBlockSize
+		if at+blkBlockSize > m.size() {
+			break
+		}
+		if binary.LittleEndian.Uint32(b[at+blkBusy:]) != 0 {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// oldBlock returns the address of the block of a dead engine that an instruction pointer lies in, 0 if it is in none.
+func (p *Process) oldBlock(pc uint64) uint64 {
+	for _, m := range p.Leftovers {
+		if first := m.Start + blkSharedFirst; pc >= first && pc < m.End {
+			return first + (pc-first)/blkBlockSize*blkBlockSize
+		}
+	}
+	if pc >= p.bootAt && pc < p.bootAt+blkStateEnd && isBlock(p.bootFound) {
+		return p.bootAt
+	}
+	return 0
+}
+
 // bootPlace finds room for the boot block: zeros that nothing uses, in memory that can be executed. The vDSO has them
 // behind its code, up to the end of its last page. Where it has not enough, the tail of the last page of a private
-// mapping of a file will do: the linker has put nothing there. What a dead engine has left there counts as zeros.
-func (p *Process) bootPlace() (uint64, error) {
+// mapping of a file will do: the linker has put nothing there. What a dead engine has left there counts as zeros; it is
+// put back all the same, as a signal handler may still return to it.
+func (p *Process) bootPlace() error {
 	for _, wanted := range []func(Mapping) bool{
 		func(m Mapping) bool { return m.Path == "[vdso]" },
 		func(m Mapping) bool { return m.Perms == "r-xp" && m.Inode != 0 && strings.HasPrefix(m.Path, "/") },
 	} {
 		for _, m := range p.Mappings {
-			if !wanted(m) {
-				continue
-			}
-			addr, err := p.padding(m)
-			if err != nil {
-				return 0, err
-			}
-			if addr != 0 {
-				return addr, nil
+			if wanted(m) && p.padding(m) {
+				return nil
 			}
 		}
 	}
-	return 0, fmt.Errorf("%w: there is nowhere to put %d bytes of code: the vDSO and the program's code have no room to spare", ErrRefused, blkStateEnd)
+	return fmt.Errorf("%w: there is nowhere to put %d bytes of code: the vDSO and the program's code have no room to spare", ErrRefused, blkStateEnd)
 }
 
-// padding returns the address of enough unused bytes at the end of a mapping, 0 when there are not enough.
-func (p *Process) padding(m Mapping) (uint64, error) {
+// padding looks for enough unused bytes at the end of a mapping.
+func (p *Process) padding(m Mapping) bool {
 	var page [pageSize]byte
 	if err := p.Read(m.End-pageSize, page[:]); err != nil {
-		// The last page of a mapping may lie past the end of the file.
-		return 0, nil //nolint:nilerr // then there is no room in it
+		return false // the last page of a mapping may lie past the end of its file
 	}
-	at := roundUp(uint64(len(bytes.TrimRight(p.withoutBlock(page[:]), "\x00")))+1, 64)
+	at := roundUp(uint64(len(bytes.TrimRight(withoutBlock(page[:]), "\x00")))+1, bootAlign)
 	if at+blkStateEnd > pageSize {
-		return 0, nil
+		return false
 	}
-	return m.End - pageSize + at, nil
+	p.bootAt = m.End - pageSize + at
+	p.bootFound = bytes.Clone(page[at : at+blkStateEnd])
+	return true
 }
 
+const bootAlign = 64
+
 // withoutBlock returns a page with a boot block of a dead engine taken out.
-func (p *Process) withoutBlock(page []byte) []byte {
-	for at := 0; at+blkStateEnd <= len(page); at += 64 {
-		if binary.LittleEndian.Uint64(page[at+blkMagic:]) == blockMagic && bytes.Equal(page[at:at+blkDoorEnd], []byte(blockCode[:blkDoorEnd])) {
+func withoutBlock(page []byte) []byte {
+	for at := 0; at+blkStateEnd <= len(page); at += bootAlign {
+		if isBlock(page[at:]) {
 			page = bytes.Clone(page)
 			clear(page[at : at+blkStateEnd])
 		}
@@ -147,19 +179,19 @@ func (p *Process) withoutBlock(page []byte) []byte {
 	return page
 }
 
-// blkDoorEnd is how much of the code is compared to recognise a block.
-const blkDoorEnd = blkMagic
+// isBlock recognises a block by its code and its mark.
+func isBlock(b []byte) bool {
+	return len(b) >= blkStateEnd && binary.LittleEndian.Uint64(b[blkMagic:]) == blockMagic && string(b[:blkMagic]) == blockCode[:blkMagic]
+}
 
 // hole finds a free range for a mapping of ours, apart from all others, and not where a stack may grow to.
 func (p *Process) hole(length uint64) (uint64, error) {
 	const margin = 1 << 20
-	maps := p.Mappings
+	maps := slices.Concat(p.Mappings, p.Leftovers)
+	slices.SortFunc(maps, func(a, b Mapping) int { return cmp.Compare(a.Start, b.Start) })
 	for i := len(maps) - 1; i > 0; i-- {
 		above, below := maps[i], maps[i-1]
 		if above.Path == "[stack]" || above.Path == "[vsyscall]" || above.Start > maxUser {
-			continue
-		}
-		if overlapsAny(p.Leftovers, below.End, above.Start) {
 			continue
 		}
 		if above.Start-below.End >= length+2*margin {
@@ -167,13 +199,4 @@ func (p *Process) hole(length uint64) (uint64, error) {
 		}
 	}
 	return 0, fmt.Errorf("%w: there is no room for %d bytes in its address space", unix.ENOMEM, length)
-}
-
-func overlapsAny(maps []Mapping, start, end uint64) bool {
-	for _, m := range maps {
-		if m.Start < end && start < m.End {
-			return true
-		}
-	}
-	return false
 }

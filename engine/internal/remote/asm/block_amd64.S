@@ -10,6 +10,8 @@
 
 	.set SYS_close, 3
 	.set SYS_read, 0
+	.set SYS_mmap, 9
+	.set SYS_munmap, 11
 	.set SYS_rt_sigaction, 13
 	.set SYS_rt_sigprocmask, 14
 	.set SYS_sendto, 44
@@ -20,6 +22,10 @@
 	.set EINTR, 4
 	.set SIG_SETMASK, 2
 	.set SA_RESTART, 0x10000000
+	.set PROT_READ, 1
+	.set PROT_WRITE, 2
+	.set MAP_PRIVATE, 2
+	.set MAP_ANONYMOUS, 0x20
 	.set MSG_DONTWAIT, 0x40
 	.set MSG_NOSIGNAL, 0x4000
 
@@ -46,8 +52,17 @@ door:	jmp	restart
 	movl	$1, %r15d
 	jmp	leave
 
-# One system call, between two syscall stops.
+# One system call, between two syscall stops. The one that maps the scratch area is told by its result, when it is made
+# from the boot block; what it has mapped, nobody else would find.
 call:	syscall
+	cmpq	%rax, area(%rip)
+	jne	restart
+	xorl	%r15d, %r15d
+unmap:	movq	area(%rip), %rdi
+	movq	area_length(%rip), %rsi
+	movl	$SYS_munmap, %eax
+	syscall
+	jmp	leave
 
 # From here to the end: the way back. r15 is 0 to restart the call and 1 to return from it.
 restart:
@@ -85,6 +100,11 @@ leave:	movl	$SYS_rt_sigprocmask, %eax
 	decl	%ebp
 	jnz	2b
 
+# When there is no other thread to stand on it, the scratch area goes too. The boot block has the same state.
+	cmpl	$1, shared_blocks(%rbx)
+	jne	window
+	jmp	*boot_unmap(%rip)
+
 # Signals that wait are let in here, with the original mask, so that we learn whether a handler has run.
 window:	movl	policy(%rip), %ebp
 	testl	%ebp, %ebp
@@ -94,28 +114,46 @@ window:	movl	policy(%rip), %ebp
 	movq	sp(%rip), %rsp
 	cmpl	$policy_action, %ebp
 	jne	ask
-	testq	%rbx, %rbx
-	jz	settle
-	leaq	pending(%rip), %rdi
+
+# It depends on the first handler that will run. To ask for it takes some memory that can be written.
+	xorl	%edi, %edi
+	movl	$4096, %esi
+	movl	$PROT_READ|PROT_WRITE, %edx
+	movl	$MAP_PRIVATE|MAP_ANONYMOUS, %r10d
+	movq	$-1, %r8
+	xorl	%r9d, %r9d
+	movl	$SYS_mmap, %eax
+	syscall
+	testq	%rax, %rax
+	js	settle
+	movq	%rax, %r13
+	xorl	%ebp, %ebp
+	movq	%r13, %rdi
 	movl	$8, %esi
 	movl	$SYS_rt_sigpending, %eax
 	syscall
 	movq	mask(%rip), %r14
 	notq	%r14
-	andq	pending(%rip), %r14
+	andq	(%r13), %r14
 4:	bsfq	%r14, %rdi
-	jz	settle
+	jz	5f
 	btrq	%rdi, %r14
 	incl	%edi
 	xorl	%esi, %esi
-	leaq	action(%rip), %rdx
+	leaq	8(%r13), %rdx
 	movl	$8, %r10d
 	movl	$SYS_rt_sigaction, %eax
 	syscall
-	cmpq	$1, action(%rip)
+	cmpq	$1, 8(%r13)
 	jbe	4b
-	testl	$SA_RESTART, action + 8(%rip)
-	jnz	settle
+	testl	$SA_RESTART, 16(%r13)
+	setz	%bpl
+5:	movq	%r13, %rdi
+	movl	$4096, %esi
+	movl	$SYS_munmap, %eax
+	syscall
+	testl	%ebp, %ebp
+	jz	settle
 ask:	xorl	%edi, %edi
 	xorl	%esi, %esi
 	leaq	zero(%rip), %rdx
@@ -136,7 +174,14 @@ settle:	leaq	flags(%rip), %rsp
 	movl	$0, %edx
 	movl	$8, %r10d
 	syscall
-	movq	bx(%rip), %rbx
+settled:
+
+# A handler may have run in the call before, and have been interrupted itself for long. Now nothing will return to the
+# block any more.
+	movq	shared(%rip), %rcx
+	jrcxz	1f
+	movl	$0, busy(%rip)
+1:	movq	bx(%rip), %rbx
 	movq	dx(%rip), %rdx
 	movq	si(%rip), %rsi
 	movq	di(%rip), %rdi
@@ -150,11 +195,11 @@ settle:	leaq	flags(%rip), %rsp
 	movq	r14_(%rip), %r14
 	movq	%r15, %rcx
 	movq	r15_(%rip), %r15
-	jrcxz	5f
+	jrcxz	6f
 	movq	cx(%rip), %rcx
 	movq	ax_return(%rip), %rax
 	jmp	*ip_return(%rip)
-5:	movq	cx(%rip), %rcx
+6:	movq	cx(%rip), %rcx
 	movq	ax_restart(%rip), %rax
 	jmp	*ip_restart(%rip)
 code_end:
@@ -190,8 +235,12 @@ all_signals:	.quad	-1
 zero:		.quad	0		# a timespec of no time
 		.quad	0
 shared:		.quad	0		# the scratch area, 0 in the boot block
+area:		.quad	1		# in the boot block: the scratch area; else nothing a call returns
+area_length:	.quad	0
+boot_unmap:	.quad	0		# elsewhere: unmap in the boot block
 policy:		.long	0
 inside:		.long	0		# the thread may use the descriptors in the scratch area
+busy:		.long	0		# the thread has not left the block for good
 state_end:
 
 # What follows is only in blocks in the scratch area.
@@ -200,7 +249,7 @@ state_end:
 run:	movq	shared(%rip), %rbx
 	movq	table(%rip), %r12
 	movl	count(%rip), %r13d
-6:	movl	(%r12), %eax
+next:	movl	(%r12), %eax
 	movq	8(%r12), %rdi
 	movq	16(%r12), %rsi
 	movq	24(%r12), %rdx
@@ -224,7 +273,7 @@ run:	movq	shared(%rip), %rbx
 
 # A long table looks after each call whether the engine is still there, or wants it to stop.
 	cmpl	$0, bulk(%rip)
-	je	6b
+	je	next
 	movl	shared_fds(%rbx), %edi
 	leaq	message(%rip), %rsi
 	movl	$8, %edx
@@ -234,7 +283,7 @@ run:	movq	shared(%rip), %rbx
 	movl	$SYS_recvfrom, %eax
 	syscall
 	testq	%rax, %rax
-	js	6b
+	js	next
 	jz	restart
 
 done:	movl	%r13d, left(%rip)
@@ -271,6 +320,4 @@ name:		.quad	0		# what the message after a table says: which block this is
 message:	.quad	0
 left:		.long	0		# how many entries of the table were not run
 		.long	0
-pending:	.quad	0
-action:		.fill	4, 8, 0
 block_end:
