@@ -220,7 +220,7 @@ func (s *Set) parseShort(args []string, i int) ([]Item, error) {
 	return items, nil
 }
 
-// similar are the names of options that a mistyped name may have meant, at most three, nearest first.
+// similar are the names of options that a mistyped name may have meant, at most three, all equally near.
 func (s *Set) similar(name string) []string {
 	type near struct {
 		name     string
@@ -239,7 +239,9 @@ func (s *Set) similar(name string) []string {
 	slices.SortStableFunc(found, func(a, b near) int { return a.distance - b.distance })
 	var names []string
 	for _, n := range found[:min(3, len(found))] {
-		names = append(names, n.name)
+		if n.distance == found[0].distance {
+			names = append(names, n.name)
+		}
 	}
 	return names
 }

@@ -116,7 +116,7 @@ func Enums() []EnumType {
 				{Name: "PAGE_SERVER_CHLD", Num: 12, Go: "PageServerChild", Help: "start a page server as the peer's child"},
 				{Name: "SINGLE_PRE_DUMP", Num: 13, Go: "SinglePreDump", Help: "dump memory only, once"},
 			}},
-		{Name: "criu_cg_mode", Go: "CgMode", Help: "says how cgroups are handled",
+		{Name: "criu_cg_mode", Go: "CgroupMode", Help: "says how cgroups are handled",
 			Values: []EnumValue{
 				{Name: "IGNORE", Num: 0, Go: "Ignore", Word: "ignore", Help: "pretend that there are none"},
 				{Name: "CG_NONE", Num: 1, Go: "None", Word: "none", Help: "restore no properties; the cgroups must exist"},
@@ -130,7 +130,7 @@ func Enums() []EnumType {
 			Values: []EnumValue{
 				{Name: "IPTABLES", Num: 1, Go: "Iptables", Word: "iptables", Help: "by iptables rules"},
 				{Name: "NFTABLES", Num: 2, Go: "Nftables", Word: "nftables", Help: "by nftables rules"},
-				{Name: "SKIP", Num: 3, Go: "Skip", Word: "skip", Since: "3.18", Help: "not at all"},
+				{Name: "SKIP", Num: 3, Go: "Skip", Word: "skip", Since: "3.19", Help: "not at all"},
 			}},
 		{Name: "criu_pre_dump_mode", Go: "PreDumpMode", Help: "says how a pre-dump reads memory",
 			Values: []EnumValue{

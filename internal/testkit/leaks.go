@@ -63,18 +63,9 @@ func (s *stock) processLeaks() []string {
 	}
 	var found []string
 	for _, p := range below {
-		if s.pids[p.pid] {
-			continue
+		if !s.pids[p.pid] {
+			found = append(found, p.String())
 		}
-		states := taskStates(p.pid)
-		what := fmt.Sprintf("process %d (%s), threads in states %q: %s", p.pid, p.comm, states, p.commandLine())
-		switch {
-		case p.state == 'Z':
-			what = fmt.Sprintf("zombie %d (%s), which nobody waited for", p.pid, p.comm)
-		case strings.ContainsAny(states, "tT"):
-			what = "STOPPED " + what
-		}
-		found = append(found, what)
 	}
 	return found
 }
@@ -125,13 +116,8 @@ func goroutineLeaks() []string {
 
 func isHousekeeping(stack string) bool {
 	for _, sign := range []string{
-		"os/signal.loop",                 // the signal package's, once a test has called Notify
-		"os/signal.signal_recv",          //
-		"created by runtime.gc",          //
-		"created by testing.(*F).",       // a fuzz target's own
-		"created by internal/fuzz.",      //
-		"testing.runFuzzing",             //
-		"created by testing.runFuzzTest", //
+		"os/signal.signal_recv",     // the signal package's, once Notify was called
+		"created by internal/fuzz.", // the fuzzer's own
 	} {
 		if strings.Contains(stack, sign) {
 			return true
@@ -180,6 +166,18 @@ type descendant struct {
 	stat
 }
 
+func (d descendant) String() string {
+	states := taskStates(d.pid)
+	what := fmt.Sprintf("process %d (%s), threads in states %q: %s", d.pid, d.comm, states, d.commandLine())
+	switch {
+	case d.state == 'Z':
+		return fmt.Sprintf("zombie %d (%s), which nobody waited for", d.pid, d.comm)
+	case strings.ContainsAny(states, "tT"):
+		return "STOPPED " + what
+	}
+	return what
+}
+
 func (d descendant) commandLine() string {
 	data, _ := os.ReadFile("/proc/" + strconv.Itoa(d.pid) + "/cmdline")
 	return strings.TrimSpace(strings.ReplaceAll(string(data), "\x00", " "))
@@ -208,6 +206,23 @@ func descendants(pid int) ([]descendant, error) {
 		below = append(below, children[below[i].pid]...)
 	}
 	return below, nil
+}
+
+// KillDescendants kills whatever is running below this process and says what it was, zombies left aside: for a program
+// that has run test programs, and is their subreaper.
+func KillDescendants() ([]string, error) {
+	below, err := descendants(os.Getpid())
+	if err != nil {
+		return nil, err
+	}
+	var running []string
+	for _, p := range below {
+		if p.state != 'Z' {
+			running = append(running, p.String())
+		}
+	}
+	killDescendants(settle)
+	return running, nil
 }
 
 // killDescendants kills what the tests have left running, so that it does not outlive the test program, and waits for it

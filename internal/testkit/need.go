@@ -37,7 +37,7 @@ func Need(t testing.TB, requirements ...Requirement) {
 	if isSet(EnvPure) && len(requirements) > 0 {
 		t.Skipf("needs %s: not in a run of the pure tests (%s)", requirements[0].Name, EnvPure)
 	}
-	must := isSet(EnvMust) || isSet("CI")
+	must := MustRun()
 	for _, r := range requirements {
 		skip, fatal := r.verdict(must)
 		if fatal != nil {
@@ -48,6 +48,9 @@ func Need(t testing.TB, requirements ...Requirement) {
 		}
 	}
 }
+
+// MustRun reports whether this is a run in which a missing requirement is a failure.
+func MustRun() bool { return isSet(EnvMust) || isSet("CI") }
 
 // verdict says what a requirement means for a test: both results nil, it is met; else one of them says why not.
 func (r Requirement) verdict(must bool) (skip, fatal error) {

@@ -277,7 +277,7 @@ func TestVictimThatDies(t *testing.T) {
 	}
 }
 
-func TestDescendants(t *testing.T) {
+func TestKillWholeTree(t *testing.T) {
 	Need(t, Busybox)
 	v := VictimSpec{Name: BusyboxPath, Args: []string{"sh", "-c", "sleep 1000 & echo ready; wait"}}.Start(t)
 	below, err := descendants(os.Getpid())
@@ -289,12 +289,26 @@ func TestDescendants(t *testing.T) {
 	if at < 0 || child < at || below[child].commandLine() != "sleep 1000" {
 		t.Fatalf("descendants: %+v", below)
 	}
-	orphan := OpenProcess(t, below[child].pid) // killed, and waited for, once its parent is dead
 	if err := v.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	WaitFor(t, "the orphan to become ours", func() bool {
-		st, err := readStat(fmt.Sprintf("/proc/%d/stat", orphan.Pid))
-		return err == nil && st.ppid == os.Getpid()
+	// Kill has waited for both, although the child was the victim's and not ours.
+	for _, pid := range []int{v.Pid, below[child].pid} {
+		if states := taskStates(pid); states != "" {
+			t.Errorf("process %d is still there, in state %s", pid, states)
+		}
+	}
+}
+
+func TestOrphansAreBuried(t *testing.T) {
+	Need(t, Busybox)
+	output, err := exec.Command(BusyboxPath, "sh", "-c", "sleep 0 & echo $!").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	proc := "/proc/" + strings.TrimSpace(string(output))
+	WaitFor(t, "the orphan to be buried", func() bool {
+		_, err := os.Stat(proc)
+		return errors.Is(err, os.ErrNotExist)
 	})
 }

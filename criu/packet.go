@@ -1,0 +1,200 @@
+package criu
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"stasis.example/criu/rpc"
+)
+
+// maxFiles is the largest number of descriptors that the kernel passes in one packet (SCM_MAX_FD, unix(7)).
+const maxFiles = 253
+
+// packetConn exchanges RPC packets over a connected SOCK_SEQPACKET socket. It waits in the runtime's poller, so that a
+// context can end a wait; nothing is lost then, because a packet is taken from the socket whole or not at all.
+type packetConn struct {
+	file *os.File
+	raw  syscall.RawConn
+	in   []byte // reused: what is decoded from it is copied
+	out  []byte
+	oob  []byte
+}
+
+// newPacketConn takes over fd, which must be in non-blocking mode.
+func newPacketConn(fd int, name string) (*packetConn, error) {
+	file := os.NewFile(uintptr(fd), name)
+	raw, err := file.SyscallConn()
+	if err != nil {
+		file.Close()
+		return nil, err
+	}
+	return &packetConn{file: file, raw: raw}, nil
+}
+
+func (c *packetConn) Close() error {
+	if err := c.file.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
+		return err
+	}
+	return nil
+}
+
+// until lets ctx end what is waiting on the socket. The function that it returns must be called when the wait is over.
+func (c *packetConn) until(ctx context.Context) (stop func()) {
+	if ctx.Done() == nil {
+		return func() {}
+	}
+	var fired sync.WaitGroup
+	fired.Add(1)
+	cancel := context.AfterFunc(ctx, func() {
+		defer fired.Done()
+		c.file.SetDeadline(time.Unix(1, 0)) // in the past: wakes who waits
+	})
+	return func() {
+		if !cancel() {
+			fired.Wait()
+			c.file.SetDeadline(time.Time{})
+		}
+	}
+}
+
+// Send sends one request as one packet.
+func (c *packetConn) Send(ctx context.Context, req *rpc.Req) error {
+	c.out = req.Append(c.out[:0])
+	if len(c.out) > rpc.MaxMessage {
+		return &Error{Stage: "send", Kind: ErrTransport, Errno: syscall.EMSGSIZE,
+			Err: fmt.Errorf("the request has %d bytes; at most %d can be sent", len(c.out), rpc.MaxMessage)}
+	}
+	defer c.until(ctx)()
+	var sendErr error
+	err := c.raw.Write(func(fd uintptr) bool {
+		for {
+			sendErr = unix.Sendmsg(int(fd), c.out, nil, nil, unix.MSG_NOSIGNAL)
+			if !errors.Is(sendErr, unix.EINTR) {
+				return !errors.Is(sendErr, unix.EAGAIN)
+			}
+		}
+	})
+	if err = c.ioError(ctx, err, sendErr); err != nil {
+		return &Error{Stage: "send", Kind: ErrTransport, Errno: errnoOf(err), Err: err}
+	}
+	return nil
+}
+
+// ioError picks the error that matters: the context's, the poller's, the system call's.
+func (c *packetConn) ioError(ctx context.Context, poll, call error) error {
+	switch {
+	case poll != nil && ctx.Err() != nil:
+		return context.Cause(ctx)
+	case poll != nil:
+		return poll
+	}
+	return call
+}
+
+// Recv receives one packet with the descriptors that come along.
+func (c *packetConn) Recv(ctx context.Context) (*Message, error) {
+	defer c.until(ctx)()
+	var n int
+	var files []*os.File
+	var recvErr error
+	err := c.raw.Read(func(fd uintptr) bool {
+		n, files, recvErr = c.take(int(fd))
+		return !errors.Is(recvErr, unix.EAGAIN)
+	})
+	if err = c.ioError(ctx, err, recvErr); err != nil {
+		kind := ErrTransport
+		if errors.Is(err, errTooLong) {
+			kind = ErrProtocol
+		}
+		return nil, &Error{Stage: "receive", Kind: kind, Errno: errnoOf(err), Err: err}
+	}
+	msg := &Message{Resp: new(rpc.Resp), Files: files}
+	if err := msg.Resp.Decode(c.in[:n]); err != nil {
+		msg.closeFiles()
+		return nil, &Error{Stage: "receive", Kind: ErrTransport, Err: err}
+	}
+	return msg, nil
+}
+
+var errTooLong = errors.New("the peer's message is too long")
+
+// take is Recv's work once the socket is readable.
+func (c *packetConn) take(fd int) (int, []*os.File, error) {
+	size, err := retryEINTR(func() (int, error) {
+		n, _, err := unix.Recvfrom(fd, nil, unix.MSG_PEEK|unix.MSG_TRUNC)
+		return n, err
+	})
+	switch {
+	case err != nil:
+		return 0, nil, err
+	case size == 0: // the end, or an empty packet, which no message is
+		return 0, nil, io.ErrUnexpectedEOF
+	case size > rpc.MaxMessage:
+		return 0, nil, fmt.Errorf("%w: %d bytes, at most %d are accepted", errTooLong, size, rpc.MaxMessage)
+	case size > len(c.in):
+		c.in = make([]byte, max(size, 4096))
+	}
+	if c.oob == nil {
+		c.oob = make([]byte, unix.CmsgSpace(maxFiles*4))
+	}
+	var oobn, flags int
+	n, err := retryEINTR(func() (n int, err error) {
+		n, oobn, flags, _, err = unix.Recvmsg(fd, c.in, c.oob, unix.MSG_CMSG_CLOEXEC)
+		return n, err
+	})
+	if err != nil {
+		return 0, nil, err
+	}
+	files, err := passedFiles(c.oob[:oobn])
+	if err == nil && flags&unix.MSG_CTRUNC != 0 {
+		err = fmt.Errorf("descriptors that came with a message were lost: %w", unix.EMFILE)
+	}
+	if err != nil {
+		for _, f := range files {
+			f.Close()
+		}
+		return 0, nil, err
+	}
+	return n, files, nil
+}
+
+func passedFiles(oob []byte) ([]*os.File, error) {
+	if len(oob) == 0 {
+		return nil, nil
+	}
+	list, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return nil, err
+	}
+	var files []*os.File
+	for _, m := range list {
+		if m.Header.Level != unix.SOL_SOCKET || m.Header.Type != unix.SCM_RIGHTS {
+			continue
+		}
+		fds, err := unix.ParseUnixRights(&m)
+		if err != nil {
+			return files, err
+		}
+		for _, fd := range fds {
+			files = append(files, os.NewFile(uintptr(fd), "from the peer"))
+		}
+	}
+	return files, nil
+}
+
+func retryEINTR(f func() (int, error)) (int, error) {
+	for {
+		n, err := f()
+		if !errors.Is(err, unix.EINTR) {
+			return n, err
+		}
+	}
+}
