@@ -1,0 +1,128 @@
+// Package kinds is the table of the kinds of state: which there are, and in which order they go. Adding a kind is a package of
+// engine/internal/state and a line here.
+package kinds
+
+import (
+	"stasis.example/engine/internal/images"
+	"stasis.example/engine/internal/snapshot"
+	"stasis.example/engine/internal/state/attrs"
+	"stasis.example/engine/internal/state/creds"
+	"stasis.example/engine/internal/state/epoll"
+	"stasis.example/engine/internal/state/eventfd"
+	"stasis.example/engine/internal/state/fds"
+	"stasis.example/engine/internal/state/fs"
+	"stasis.example/engine/internal/state/limits"
+	"stasis.example/engine/internal/state/mm"
+	"stasis.example/engine/internal/state/objects"
+	"stasis.example/engine/internal/state/origin"
+	"stasis.example/engine/internal/state/pipes"
+	"stasis.example/engine/internal/state/proctree"
+	"stasis.example/engine/internal/state/regfile"
+	"stasis.example/engine/internal/state/regs"
+	"stasis.example/engine/internal/state/sched"
+	"stasis.example/engine/internal/state/signalfd"
+	"stasis.example/engine/internal/state/signals"
+	"stasis.example/engine/internal/state/threads"
+	"stasis.example/engine/internal/state/timerfd"
+	"stasis.example/engine/internal/state/timers"
+	"stasis.example/engine/internal/state/tty"
+)
+
+// A Collect says when in a dump a kind is collected.
+type Collect uint8
+
+// The moments, in order.
+const (
+	CollectNever   Collect = iota // it is of the dump itself
+	CollectSeized                 // as soon as a thread has stopped, before anything is run in it: what a remote call changes
+	CollectOutside                // from /proc and by calls on pids and borrowed descriptors, while the tree is frozen
+	CollectInside                 // by a batch in the process or the thread
+)
+
+// An Apply says when in a restore a kind is applied.
+type Apply uint8
+
+// The moments, in order. All processes pass one before any passes the next, but for memory, which a child that shares pages with
+// its parent has to be forked after.
+const (
+	ApplyNever   Apply = iota // it is of the dump itself, or package plan has turned it into something else
+	ApplyOpen                 // in the engine, before there is a process: what can fail for want of a file fails here
+	ApplyShape                // forks, sessions, groups, zombies
+	ApplyMemory               // mappings and pages
+	ApplyProcess              // one batch per process, with all rights
+	ApplyThreads              // threads are made, one batch each
+	ApplyLimits               // from outside: what would have forbidden the steps before
+	ApplyResume               // registers and masks; then the process runs
+)
+
+// A Kind is a kind of state.
+type Kind struct {
+	Name string
+
+	// Encode turns what a snapshot has of the kind into entries; Decode is the reverse. Both are pure. Decode is for hostile
+	// input: it reports what is wrong, and leaves a tree that other kinds can go on with.
+	Encode func(from *snapshot.Tree, to *images.Set, r *images.Report)
+	Decode func(from *images.Set, to *snapshot.Tree, r *images.Report)
+
+	Collect Collect
+	Apply   Apply
+	Why     string // it stands where it does
+}
+
+// All returns the kinds in the order in which they are encoded and decoded, and in which those of one moment are collected and
+// applied.
+func All() []Kind {
+	return []Kind{
+		{"origin", origin.Encode, origin.Decode, CollectOutside, ApplyNever,
+			"the first: it sets the version of the images, which later kinds raise when they write what CRIU cannot read"},
+		{"proctree", proctree.Encode, proctree.Decode, CollectSeized, ApplyShape,
+			"makes the tasks and threads, and their cores, which the others fill; on restore, zombies die before anybody is stopped, since the death of a group's last tie would wake the stopped"},
+		{"objects", objects.Encode, objects.Decode, CollectOutside, ApplyShape,
+			"before everything that is shared: what has one number is collected once, and in images is in one place"},
+		{"regs", regs.Encode, regs.Decode, CollectSeized, ApplyResume,
+			"collected before any remote call, which would end the system call and the rseq section that the thread is in; applied last"},
+		{"signals", signals.Encode, signals.Decode, CollectSeized, ApplyProcess,
+			"the mask and the queues before any remote call; dispositions go with the batch; applied when all children that die have died, whose SIGCHLD is flushed first"},
+		{"sched", sched.Encode, sched.Decode, CollectSeized, ApplyLimits,
+			"the processors before the engine pins threads to its own; applied when pinning is over"},
+		{"mm", mm.Encode, mm.Decode, CollectInside, ApplyMemory,
+			"smaps before the scratch area is mapped, brk and prctl in the batch; on restore before everything whose arguments lie in memory"},
+		{"fds", fds.Encode, fds.Decode, CollectOutside, ApplyProcess,
+			"before the kinds of files: it makes the list that they fill"},
+		{"regfile", regfile.Encode, regfile.Decode, CollectOutside, ApplyOpen,
+			"opened first of all files: a fifo and a terminal have a name here, and mappings and working directories need theirs"},
+		{"pipes", pipes.Encode, pipes.Decode, CollectOutside, ApplyOpen, "after regfile, for the names of fifos"},
+		{"eventfd", eventfd.Encode, eventfd.Decode, CollectOutside, ApplyOpen, ""},
+		{"signalfd", signalfd.Encode, signalfd.Decode, CollectOutside, ApplyOpen, ""},
+		{"tty", tty.Encode, tty.Decode, CollectOutside, ApplyOpen, "after regfile, for the names of terminals"},
+		{"epoll", epoll.Encode, epoll.Decode, CollectOutside, ApplyProcess,
+			"after fds: items are added in a task that has both descriptors, inner epoll files before those that watch them"},
+		{"fs", fs.Encode, fs.Decode, CollectOutside, ApplyProcess, "after fds: afterwards names mean something else"},
+		{"attrs", attrs.Encode, attrs.Decode, CollectInside, ApplyProcess,
+			"subreaper not before all processes are there: it decides who gets the orphans that the shape is made with"},
+		{"timers", timers.Encode, timers.Decode, CollectInside, ApplyProcess, "late in the batch: they run from then on; a thread that one is for is there by then"},
+		{"timerfd", timerfd.Encode, timerfd.Decode, CollectOutside, ApplyProcess, "made with the files, armed late: they run from then on"},
+		{"limits", limits.Encode, limits.Decode, CollectOutside, ApplyLimits, "after all that a limit may forbid: descriptors, memory, threads, timers"},
+		{"creds", creds.Encode, creds.Decode, CollectInside, ApplyThreads, "after all that needs rights, and before what a change of ids clears: death signal and dumpable"},
+		{"threads", threads.Encode, threads.Decode, CollectInside, ApplyThreads, "after creds, see there; rseq the very last: from then on the kernel looks at it on every return to user mode"},
+	}
+}
+
+// Encode turns a snapshot into entries.
+func Encode(from *snapshot.Tree, r *images.Report) *images.Set {
+	set := &images.Set{}
+	for _, k := range All() {
+		k.Encode(from, set, r)
+	}
+	return set
+}
+
+// Decode turns entries into a snapshot. With problems in the report the snapshot has holes, and is good for nothing but to be
+// looked at for more problems.
+func Decode(from *images.Set, r *images.Report) *snapshot.Tree {
+	tree := &snapshot.Tree{}
+	for _, k := range All() {
+		k.Decode(from, tree, r)
+	}
+	return tree
+}
