@@ -56,6 +56,7 @@ generate: ## writes the generated files anew
 .PHONY: tools
 tools: packages ## installs the packages tests need (Debian, root), and a current CRIU under .tools/
 	@tools/get-criu >/dev/null
+	@tools/get-criu trixie >/dev/null # an older libcriu and crun: the C library has to suit both
 
 .PHONY: victims
 victims: packages ## the small programs that tests dump and restore, in bin/victims

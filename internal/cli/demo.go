@@ -95,7 +95,7 @@ func (d *demo) more(format string, args ...any) {
 
 // prepare finds the engine and a place for the files.
 func (d *demo) prepare(ctx context.Context) (err error) {
-	if d.peer, err = d.run.openPeer(nil, true); err != nil {
+	if d.peer, err = d.run.openPeer(nil, apart); err != nil {
 		return err
 	}
 	v, err := d.peer.client.Version(ctx)

@@ -46,7 +46,13 @@ func (st *stages) notify(ctx context.Context, ev *criu.Event) error {
 			return err // refusing the notification makes the peer kill what it restored
 		}
 	}
-	return st.runScripts(ctx, ev.Name)
+	err := st.runScripts(ctx, ev.Name)
+	if err != nil && (ev.Name == "pre-resume" || ev.Name == "post-resume") {
+		// The tree is restored: there is nothing to go back to, and criu goes on, too.
+		st.job.run.say("%v", err)
+		return nil
+	}
+	return err
 }
 
 // writePidfile writes a pid into a file that must not exist yet, in the work directory, without a newline.
@@ -87,7 +93,7 @@ func (st *stages) undo() {
 // output in the log.
 func (st *stages) runScripts(ctx context.Context, stage string) error {
 	s := st.job.run.settings
-	if len(s.scripts) == 0 {
+	if len(s.scripts) == 0 || stage == "query-ext-files" || stage == "orphan-pts-master" { // stages of the RPC only
 		return nil
 	}
 	set := map[string]string{
@@ -105,7 +111,9 @@ func (st *stages) runScripts(ctx context.Context, stage string) error {
 		if out := st.job.log.stream; out != nil {
 			cmd.Stdout, cmd.Stderr = out, out
 		}
-		if err := cmd.Run(); err != nil {
+		if err := cmd.Run(); err != nil && ctx.Err() != nil {
+			return context.Cause(ctx) // it was killed with everything else
+		} else if err != nil {
 			failed = append(failed, fmt.Errorf("the action script %s, at the stage %s: %w", script, stage, err))
 		}
 	}

@@ -32,6 +32,9 @@ func (r *run) fail(err error) int {
 	if i, ok := errors.AsType[interrupted](err); ok {
 		return 128 + int(i.signal)
 	}
+	if e, ok := errors.AsType[*criu.Error](err); ok && r.asCRIU && e.Op == "dump" && e.Stage == "post-dump" && errors.Is(err, criu.ErrRefused) {
+		return 255 // criu's way with a post-dump script that failed
+	}
 	return exitFailure
 }
 
@@ -46,6 +49,7 @@ func (r *run) silent(err error) bool {
 type loggedError struct {
 	err   *criu.Error
 	shown bool // the log goes to standard error
+	hint  string
 }
 
 func (e *loggedError) Error() string { return e.err.Error() }
@@ -159,6 +163,9 @@ func (r *run) hints(err error) []string {
 	hint := func(format string, args ...any) { hints = append(hints, fmt.Sprintf(format, args...)) }
 	dumping := e.Op == "dump" || e.Op == "pre-dump"
 	text := err.Error()
+	if l, ok := errors.AsType[*loggedError](err); ok && l.hint != "" {
+		hint("%s", l.hint)
+	}
 	switch {
 	case errors.Is(err, unix.ENAMETOOLONG):
 	case errors.Is(err, criu.ErrConnect) && r.settings != nil && r.settings.engine.kind == engineService:
