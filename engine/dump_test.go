@@ -1,0 +1,101 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"stasis.example/criu"
+	"stasis.example/internal/testkit"
+)
+
+func TestMain(m *testing.M) { testkit.Main(m) }
+
+// restored are the victims that are dumped by the engine, restored by CRIU, and then check themselves.
+var restored = []struct {
+	name  string
+	args  []string
+	needs []testkit.Requirement
+}{
+	{name: "counter"},
+	{name: "mem", args: []string{"4"}},
+	{name: "pipes"},
+	{name: "python", needs: []testkit.Requirement{testkit.Python}},
+	{name: "shell"},
+	{name: "signals"},
+	{name: "threads"},
+	{name: "timers"},
+	{name: "tree"},
+}
+
+// What the engine dumps and CRIU restores is as it was.
+func TestDumpIsRestoredByCRIU(t *testing.T) {
+	for _, v := range restored {
+		t.Run(v.name, func(t *testing.T) {
+			testkit.Need(t, append(v.needs, testkit.Root, testkit.CRIU, testkit.VictimProgram(v.name))...)
+			victim := testkit.StartVictim(t, v.name, v.args...)
+			images := t.TempDir()
+			if err := dumpTo(t, New(), images, victim.Pid, nil); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := victim.Wait(); err != nil {
+				t.Fatal(err)
+			}
+			restore(t, images)
+			victim.Restored()
+			victim.MustVerify()
+		})
+	}
+}
+
+// A tree that is left running is as it was.
+func TestDumpLeavesRunning(t *testing.T) {
+	for _, v := range restored {
+		t.Run(v.name, func(t *testing.T) {
+			testkit.Need(t, append(v.needs, testkit.Root, testkit.VictimProgram(v.name))...)
+			victim := testkit.StartVictim(t, v.name, v.args...)
+			for range 3 {
+				err := dumpTo(t, New(), t.TempDir(), victim.Pid, func(o *criu.DumpOptions) { o.LeaveRunning = true })
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			victim.MustVerify()
+		})
+	}
+}
+
+// dumpTo dumps a process to a directory.
+func dumpTo(t *testing.T, e *Engine, images string, pid int, change func(*criu.DumpOptions)) error {
+	t.Helper()
+	o := criu.DumpOptions{ImagesDir: images, PID: pid, LogFile: "dump.log", LogLevel: 4}
+	if change != nil {
+		change(&o)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), testkit.Patience)
+	defer cancel()
+	_, err := criu.New(e).Dump(ctx, o)
+	return err
+}
+
+// restore lets CRIU restore what is in a directory.
+func restore(t *testing.T, images string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), testkit.CRIUPath(t), "restore", "-D", images, "-o", "restore.log", "-v4", "-d")
+	output, err := cmd.CombinedOutput()
+	if err == nil {
+		return
+	}
+	text, readErr := os.ReadFile(filepath.Join(images, "restore.log"))
+	var lines []string
+	for line := range strings.Lines(string(text)) {
+		if strings.Contains(line, "Error") || strings.Contains(line, "Warn") {
+			lines = append(lines, line)
+		}
+	}
+	t.Fatalf("criu restore: %v\n%s\n%s", errors.Join(err, readErr), output, strings.Join(lines, ""))
+}
