@@ -158,7 +158,13 @@ func (w *watcher) asBefore() {
 	if err := visit(w.t.Context(), nil, w.v.Pid); err != nil {
 		w.t.Fatal(err)
 	}
+	w.untouched("after a last visit")
+}
+
+// untouched makes sure that nothing of us is left in the victim.
+func (w *watcher) untouched(when string) {
+	w.t.Helper()
 	if after := procText(w.t, w.v.Pid); after != w.before {
-		w.t.Fatalf("after a last visit the victim is not as it was:\n%s", cmp.Diff(w.before, after))
+		w.t.Fatalf("%s the victim is not as it was:\n%s", when, cmp.Diff(w.before, after))
 	}
 }

@@ -67,7 +67,7 @@ const (
 func Freeze(t *ptrace.Tracer, pid int) (*Process, error) {
 	p := &Process{PID: pid, kernel: t.Kernel(), sock: -1}
 	if err := p.freeze(t); err != nil {
-		return nil, errors.Join(fmt.Errorf("freeze process %d: %w", pid, err), p.letGo())
+		return nil, errors.Join(fmt.Errorf("freeze process %d: %w", pid, err), wayOut(t, p.letGo))
 	}
 	return p, nil
 }
@@ -222,11 +222,11 @@ func (p *Process) letGo() error {
 			continue
 		}
 		// A tracee can be left only when it is stopped. One that does not stop, the end of our thread lets go.
-		if err := th.Halt(); err != nil {
+		if err := twice(th.Halt); err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		if err := th.Detach(); err != nil && !errors.Is(err, unix.ESRCH) {
+		if err := twice(th.Detach); err != nil && !errors.Is(err, unix.ESRCH) {
 			errs = append(errs, err)
 		}
 	}
