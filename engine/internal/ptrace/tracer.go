@@ -73,13 +73,12 @@ func Run(ctx context.Context, options Options, f func(*Tracer) error) error {
 	})
 	result := make(chan error, 1)
 	var thread int
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+	go onOwnThread(func() {
 		thread = unix.Gettid()
 		var err error = errors.New("the function that traced ended its goroutine")
 		defer func() { result <- err }()
 		err = f(t)
-	}()
+	})
 	err = <-result
 	if t.held > 0 {
 		err = errors.Join(err, waitThread(thread))
@@ -89,6 +88,24 @@ func Run(ctx context.Context, options Options, f func(*Tracer) error) error {
 	}
 	_ = unix.Close(wake)
 	return err
+}
+
+// onOwnThread calls f on a thread that ends afterwards. The process's first thread never does: the runtime keeps it when
+// a goroutine that is locked to it ends (runtime.mexit), and what it traces would stay stopped.
+func onOwnThread(f func()) {
+	runtime.LockOSThread()
+	if unix.Gettid() != unix.Getpid() {
+		f()
+		return // and never unlocked
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // it cannot be the first thread, which this goroutine holds
+		f()
+	}()
+	<-done
+	runtime.UnlockOSThread()
 }
 
 // waitThread waits until a thread of this process has ended, and with it the tracing of what it has not let go.

@@ -38,7 +38,7 @@ func TestDeathAtEveryStep(t *testing.T) {
 				stride = 7
 			}
 			step := 1
-			for ; ended2(t, v.Pid, step); step += stride {
+			for ; diesAt(t, v.Pid, step); step += stride {
 				w.alive(fmt.Sprintf("after a death at step %d", step))
 			}
 			t.Logf("%d steps", step-1)
@@ -48,7 +48,8 @@ func TestDeathAtEveryStep(t *testing.T) {
 	}
 }
 
-func ended2(t *testing.T, pid, step int) bool {
+// diesAt lets a worker die at a step and reports whether it did.
+func diesAt(t *testing.T, pid, step int) bool {
 	return ended(t, startWorker(t, pid, fmt.Sprintf("%s=%d", envStep, step)))
 }
 

@@ -111,7 +111,7 @@ func (p *Process) openPark() error {
 	}
 	p.sock = sock
 	// A word to it, not a copy of its own end, must be the end of the file.
-	closing := []Call{{Nr: unix.SYS_CLOSE, Slot: otherSlot + 1, Args: [6]uint64{uint64(other)}}}
+	closing := []Call{{Nr: unix.SYS_CLOSE, Slot: otherSlot, Args: [6]uint64{uint64(other)}}}
 	if err := p.Run(closing); err != nil {
 		return err
 	}
@@ -324,8 +324,8 @@ func (p *Process) closeSlots() error {
 	case string(head[:len(scratchMagic)]) != scratchMagic:
 		return nil // nothing is in it
 	}
-	for slot := range blkSharedFdsLen {
-		fd := binary.LittleEndian.Uint32(head[blkSharedFds+4*slot:])
+	for slot := 1; slot <= blkSharedFdsLen; slot++ {
+		fd := binary.LittleEndian.Uint32(head[blkSharedFds+4*(slot-1):])
 		if int32(fd) < 0 {
 			continue
 		}
