@@ -77,6 +77,9 @@ func (c *Client) open(ctx context.Context, op operation) (*conversation, error) 
 		}
 		v.call.Files = op.enc.files
 	}
+	if ctx.Err() != nil {
+		return nil, v.fail(connectError("", context.Cause(ctx)))
+	}
 	conn, err := c.transport.Open(ctx, v.call)
 	if err != nil {
 		return nil, v.fail(err)
@@ -128,7 +131,7 @@ func (v *conversation) ask(ctx context.Context, req *rpc.Req) (*Message, error) 
 		// a process that dumps itself: it is frozen when they come, and both would wait for ever.
 		req.Opts.NotifyScripts = new(true)
 	}
-	if err := v.conn.Send(ctx, req); err != nil {
+	if err := v.send(ctx, req); err != nil {
 		return nil, v.fail(err)
 	}
 	for {
@@ -169,14 +172,39 @@ func (v *conversation) recv(ctx context.Context) (*Message, error) {
 	}
 	msg, err := v.conn.Recv(v.over.ctx)
 	if err != nil && v.over.ctx.Err() != nil {
-		fate := "its connection was closed, and it may go on by itself"
-		if v.conn.Abort() {
-			fate = "it was killed, and what it had begun to restore with it"
-		}
-		return nil, &Error{Stage: v.stage, Kind: v.over.kind,
-			Err: fmt.Errorf("%w; the peer did not stop within %v: %s", v.over.cause, v.client.grace, fate)}
+		return nil, v.kill()
 	}
 	return msg, err
+}
+
+// send sends a packet with the same patience. A peer may hang in not reading, too.
+func (v *conversation) send(ctx context.Context, req *rpc.Req) error {
+	if v.over == nil {
+		err := v.conn.Send(ctx, req)
+		if err == nil || ctx.Err() == nil {
+			return err
+		}
+		v.end(ctx, context.Cause(ctx), ErrFailed)
+		if req.Type != rpc.ReqNotify {
+			return &Error{Stage: "send", Kind: ErrFailed, Err: v.over.cause} // nothing was asked yet
+		}
+		req.NotifySuccess = new(false) // what was not sent as consent goes as refusal
+	}
+	err := v.conn.Send(v.over.ctx, req)
+	if err != nil && v.over.ctx.Err() != nil {
+		return v.kill()
+	}
+	return err
+}
+
+// kill is the end of all patience.
+func (v *conversation) kill() error {
+	fate := "its connection was closed, and it may go on by itself"
+	if v.conn.Abort() {
+		fate = "it was killed, and what it had begun to restore with it"
+	}
+	return &Error{Stage: v.stage, Kind: v.over.kind,
+		Err: fmt.Errorf("%w; the peer did not stop within %v: %s", v.over.cause, v.client.grace, fate)}
 }
 
 // end starts the grace period.
@@ -206,23 +234,19 @@ func (v *conversation) answer(ctx context.Context, msg *Message) error {
 		}
 	}()
 	v.stage = ev.Name
-	if v.over == nil && ctx.Err() != nil {
-		v.end(ctx, context.Cause(ctx), ErrFailed)
-	}
-	if v.over == nil && v.notify != nil {
+	if v.over == nil && v.notify != nil && ctx.Err() == nil {
 		if err := v.notify(ctx, ev); err != nil {
 			v.end(ctx, err, ErrRefused)
 		}
+	}
+	if v.over == nil && ctx.Err() != nil { // before the callback or while it ran
+		v.end(ctx, context.Cause(ctx), ErrFailed)
 	}
 	reply := &rpc.Req{Type: rpc.ReqNotify, NotifySuccess: new(v.over == nil)}
 	if len(ev.External) > 0 {
 		reply.Opts = &rpc.Opts{ImagesDirFD: -1, External: ev.External}
 	}
-	sendCtx := ctx
-	if v.over != nil {
-		sendCtx = v.over.ctx
-	}
-	return v.conn.Send(sendCtx, reply)
+	return v.send(ctx, reply)
 }
 
 // judge decides what a response means.

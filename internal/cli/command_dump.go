@@ -43,9 +43,6 @@ func (r *run) dump(ctx context.Context) error {
 		if o.PageServer, err = j.pageServer(r.settings.pageServer || lazy(&j.raw)); err != nil {
 			return err
 		}
-		if o.StatusFile, err = j.statusFile(); err != nil {
-			return err
-		}
 		_, err = j.peer.client.Dump(ctx, o)
 		return j.fail(err)
 	})
@@ -58,17 +55,26 @@ func (r *run) preDump(ctx context.Context) error {
 		if o.PageServer, err = j.pageServer(r.settings.pageServer); err != nil {
 			return err
 		}
-		if o.StatusFile, err = j.statusFile(); err != nil {
-			return err
-		}
-		return j.fail(j.peer.client.PreDump(ctx, o))
+		return j.explainTracking(ctx, j.fail(j.peer.client.PreDump(ctx, o)))
 	})
+}
+
+// explainTracking says what CRIU, of which the pre-dump then dies, does not: that the kernel lacks what it needs.
+func (j *job) explainTracking(ctx context.Context, err error) error {
+	failed, ok := errors.AsType[*loggedError](err)
+	if !ok || !errors.Is(err, criu.ErrFailed) && !errors.Is(err, criu.ErrTransport) {
+		return err
+	}
+	if f, ferr := j.peer.client.Features(ctx); ferr == nil && !f.MemTrack {
+		failed.hint = "This kernel does not track changes of memory, which a pre-dump needs (CONFIG_MEM_SOFT_DIRTY)."
+	}
+	return err
 }
 
 // freeze is what dump and pre-dump share.
 func (r *run) freeze(ctx context.Context, name string, do func(context.Context, *job, *stages) error) error {
 	s := r.settings
-	j, err := r.openJob(true)
+	j, err := r.openJob(apart)
 	if err != nil {
 		return err
 	}
@@ -79,6 +85,9 @@ func (r *run) freeze(ctx context.Context, name string, do func(context.Context, 
 	ctx, stop := untilSignal(ctx)
 	defer stop()
 	st := &stages{job: j, pid: int(s.pid)}
+	if st.status, err = j.statusFile(); err != nil {
+		return err
+	}
 	start := time.Now()
 	if !r.quietly() {
 		_, before := j.size()

@@ -7,6 +7,8 @@ import (
 	"runtime"
 	"runtime/debug"
 
+	"golang.org/x/sys/unix"
+
 	"stasis.example/criu"
 )
 
@@ -26,7 +28,7 @@ type features struct {
 
 func (r *run) check(ctx context.Context) error {
 	s := r.settings
-	j, err := r.openJob(true)
+	j, err := r.openJob(apart)
 	if err != nil {
 		return err
 	}
@@ -58,7 +60,7 @@ func (r *run) cpuinfo(ctx context.Context) error {
 	if what != "dump" && what != "check" {
 		return &usageError{err: fmt.Errorf("cpuinfo is followed by dump or check, not by %q", what)}
 	}
-	j, err := r.openJob(true)
+	j, err := r.openJob(apart)
 	if err != nil {
 		return err
 	}
@@ -91,12 +93,19 @@ type pageServerAnswer struct {
 }
 
 // servePages runs a page server, in the foreground unless --daemon is given.
+//
+// The page server is a swrk child's child either way: of one that runs on its own (PAGE_SERVER) CRIU does not tell the
+// pid.
 func (r *run) servePages(ctx context.Context) error {
 	s := r.settings
 	if !s.detach && s.engine.kind == engineService {
 		return &usageError{err: fmt.Errorf("a %s has the page server as its own child: say --daemon, or use --engine criu", s.engine), brief: true}
 	}
-	j, err := r.openJob(true)
+	kin := apart
+	if s.detach {
+		kin = detached
+	}
+	j, err := r.openJob(kin)
 	if err != nil {
 		return err
 	}
@@ -111,41 +120,54 @@ func (r *run) servePages(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	start := j.peer.client.PageServerChild
-	if s.detach {
-		start = j.peer.client.PageServer
-	}
-	ps, err := start(ctx, o)
+	ps, err := j.peer.client.PageServerChild(ctx, o)
 	if err != nil {
 		return j.fail(err)
 	}
 	defer ps.Close()
-	if err := r.pagesReady(j, ps, status); err != nil || s.detach {
+	if err := r.pagesReady(j, ps, status); err != nil {
+		kill(ps.PID)
 		return err
 	}
-	state, err := ps.Wait(ctx)
-	if err != nil {
-		return j.fail(err)
+	if s.detach {
+		return nil // it runs on without its parent
 	}
-	if !state.Success() {
+	return r.awaitPages(ctx, j, ps)
+}
+
+// awaitPages waits until a page server has ended. A signal that ends this program ends the page server, too.
+func (r *run) awaitPages(ctx context.Context, j *job, ps *criu.PageServer) error {
+	stop := context.AfterFunc(ctx, func() { kill(ps.PID) }) // it cannot be another process: its parent has not waited for it yet
+	state, err := ps.Wait(context.WithoutCancel(ctx))
+	switch {
+	case !stop():
+		return context.Cause(ctx)
+	case err != nil:
+		return j.fail(err)
+	case !state.Success():
 		return fmt.Errorf("the page server failed: %v", state)
 	}
 	return nil
 }
 
+func kill(pid int) {
+	if pid > 0 {
+		unix.Kill(pid, unix.SIGTERM)
+	}
+}
+
 // pagesReady tells everybody who asked that the page server is there.
 func (r *run) pagesReady(j *job, ps *criu.PageServer, status *os.File) error {
 	s := r.settings
-	if s.pidfile != "" {
+	if s.pidfile != "" && (s.detach || !r.asCRIU) { // criu writes none in the foreground
 		if err := writePidfile(j.work, s.pidfile, ps.PID); err != nil {
 			return err
 		}
 	}
 	if status != nil {
-		if _, err := status.Write([]byte{0}); err != nil {
-			return fmt.Errorf("--status-fd: %w", err)
+		if err := tellReady(status); err != nil {
+			return err
 		}
-		status.Close()
 	}
 	switch {
 	case s.json:
@@ -206,7 +228,7 @@ func (r *run) version(ctx context.Context) error {
 }
 
 func (r *run) engineVersion(ctx context.Context) (criu.Version, string, error) {
-	p, err := r.openPeer(nil, true)
+	p, err := r.openPeer(nil, apart)
 	if err != nil {
 		return criu.Version{}, r.settings.engine.String(), err
 	}

@@ -28,9 +28,11 @@ func (r *run) restore(ctx context.Context) error {
 	if !s.detach && s.engine.kind == engineService {
 		return &usageError{err: fmt.Errorf("a %s cannot restore in the foreground: the tree would not be this program's child; say --restore-detached, or use --engine criu", s.engine), brief: true}
 	}
-	shellJob := s.opts.ShellJob != nil && *s.opts.ShellJob
-	// A shell job gets the session and process group of its restorer, which so has to stay in ours.
-	j, err := r.openJob(!shellJob)
+	kin := apart
+	if s.opts.ShellJob != nil && *s.opts.ShellJob {
+		kin = together // a shell job gets the session and process group of its restorer
+	}
+	j, err := r.openJob(kin)
 	if err != nil {
 		return err
 	}
@@ -43,9 +45,6 @@ func (r *run) restore(ctx context.Context) error {
 		return err
 	}
 	if o.PageServer, err = j.pageServer(s.pageServer); err != nil {
-		return err
-	}
-	if o.StatusFile, err = j.statusFile(); err != nil {
 		return err
 	}
 	st := &stages{job: j, pidfile: s.pidfile != ""}

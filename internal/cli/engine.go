@@ -110,10 +110,22 @@ func (p *peer) close() {
 	}
 }
 
+// kinship is how near to this program a swrk child is kept.
+type kinship int
+
+const (
+	// apart: in a process group of its own, so that Ctrl-C reaches this program only, which then has the child undo
+	// what it did.
+	apart kinship = iota
+	// together: in our process group and session, which a restored shell job inherits.
+	together
+	// detached: in a session of its own, because something that it leaves behind outlives us.
+	detached
+)
+
 // openPeer makes the engine ready. Whatever the engine cannot be asked is refused here, by name. The child's standard
-// error is where its log goes; alone says that the child is kept out of the terminal's process group, so that Ctrl-C
-// reaches this program only, which then has the child undo what it did.
-func (r *run) openPeer(stderr *os.File, alone bool) (*peer, error) {
+// error is where its log goes.
+func (r *run) openPeer(stderr *os.File, kin kinship) (*peer, error) {
 	s := r.settings
 	switch s.engine.kind {
 	case engineService:
@@ -127,7 +139,10 @@ func (r *run) openPeer(stderr *os.File, alone bool) (*peer, error) {
 		if err != nil {
 			return nil, err
 		}
-		t := &criu.Swrk{Path: path, Stdin: r.Stdin, Stderr: stderr, SysProcAttr: &syscall.SysProcAttr{Setpgid: alone}}
+		t := &criu.Swrk{Path: path, Stderr: stderr, SysProcAttr: &syscall.SysProcAttr{Setpgid: kin == apart, Setsid: kin == detached}}
+		if kin != detached {
+			t.Stdin = r.Stdin
+		}
 		if s.opts.DisplayStats != nil && *s.opts.DisplayStats {
 			t.Stdout = r.Stdout
 		}

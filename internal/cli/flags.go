@@ -133,7 +133,7 @@ func forProgram(name, help string) flag {
 	return flag{Option: getopt.Option{Long: name}, place: byProgram, help: help,
 		set: func(s *settings, in input) error {
 			if in.negated {
-				delete(s.program, name)
+				delete(s.program, in.flag.name())
 				return nil
 			}
 			s.needProgram(in.flag.name())
@@ -164,6 +164,9 @@ func arg(value string) func(*flag) {
 func optional(value string) func(*flag) {
 	return func(f *flag) { f.Arg, f.value = getopt.Optional, value }
 }
+
+// late marks what came with a CRIU after the one that the table was held against.
+func late(f *flag) { f.Late = true }
 
 func own(f *flag) { f.own, f.Exact = true, true }
 

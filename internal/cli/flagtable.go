@@ -38,6 +38,9 @@ func generalFlags() []flag {
 			}).with(short('v'), optional("NUM")),
 		boolean("display-stats", "display_stats", func(o *rpc.Opts) **bool { return &o.DisplayStats }, "print statistics at the end"),
 		ours("pidfile", "write the pid of the restored tree's root, or of the page server, to FILE", func(s *settings, in input) error {
+			if in.fromChild { // it writes the file as well
+				return nil
+			}
 			return s.path(&s.pidfile, in)
 		}).with(arg("FILE"), on("restore", "page-server", "service")),
 		ours("action-script", "run FILE at each stage, with CRTOOLS_SCRIPT_ACTION and others in its environment", func(s *settings, in input) error {
@@ -47,7 +50,7 @@ func generalFlags() []flag {
 			return nil
 		}).with(arg("FILE"), on("dump", "pre-dump", "restore")),
 		forChild("libdir", "DIR", "directory of CRIU's plugins").with(short('L')),
-		texts("plugin-option", "OPTION", "plugin_options", func(o *rpc.Opts) *[]string { return &o.PluginOptions }, "an option for a plugin, PLUGIN.NAME[=VALUE] (CRIU 4.3)"),
+		texts("plugin-option", "OPTION", "plugin_options", func(o *rpc.Opts) *[]string { return &o.PluginOptions }, "an option for a plugin, PLUGIN.NAME[=VALUE] (CRIU 4.3)").with(late),
 		switchOn("unprivileged", "unprivileged", func(o *rpc.Opts) **bool { return &o.Unprivileged }, "accept what cannot be done without root").with(negatable),
 		ours("config", "read options from this configuration file instead of the default ones", func(s *settings, in input) error {
 			return nil // sources.go has seen to it
@@ -249,17 +252,17 @@ func memoryFlags() []flag {
 		forChild("stream", "", "stream the images to or from criu-image-streamer").with(func(f *flag) { f.fields = []string{"stream"} }),
 		word("image-io-mode", "image_io_mode", func(o *rpc.Opts) **rpc.ImageIOMode { return &o.ImageIOMode }, map[string]rpc.ImageIOMode{
 			"writeback": rpc.ImageIOModeWriteback, "direct": rpc.ImageIOModeDirect,
-		}, "how page images are read and written: writeback (default) or direct (CRIU 4.3)"),
-		flag{Option: getopt.Option{Long: "compress", Short: 'c'}, place: byRPC, fields: []string{"compress"}, help: "compress page images (CRIU 4.3)",
+		}, "how page images are read and written: writeback (default) or direct (CRIU 4.3)").with(late),
+		flag{Option: getopt.Option{Long: "compress", Short: 'c', Late: true}, place: byRPC, fields: []string{"compress"}, help: "compress page images (CRIU 4.3)",
 			set: func(s *settings, in input) error { s.opts.Compress = new(uint32(1)); return nil }},
 		number("compress-acceleration", "compress_acceleration", 65537, func(o *rpc.Opts) **uint32 { return &o.CompressAcceleration },
-			"speed against ratio of the compression (CRIU 4.3)"),
+			"speed against ratio of the compression (CRIU 4.3)").with(late),
 		parsed("compress-block", "SIZE", []string{"compress_block_size"}, "compress this much together (CRIU 4.3)", func(s *settings, in input) error {
 			n, err := parseSize(in.value)
 			s.opts.CompressBlockSize = &n
 			return err
-		}),
-		number("decompress-threads", "decompress_threads", 1024, func(o *rpc.Opts) **uint32 { return &o.DecompressThreads }, "threads that decompress (CRIU 4.3)"),
+		}).with(late),
+		number("decompress-threads", "decompress_threads", 1024, func(o *rpc.Opts) **uint32 { return &o.DecompressThreads }, "threads that decompress (CRIU 4.3)").with(late),
 	}
 }
 

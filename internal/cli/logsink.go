@@ -28,7 +28,7 @@ type logSink struct {
 // told in case of a failure only, unless more than warnings was asked for.
 //
 // The RPC has room for a plain name only. Other names are opened here and given to a swrk child as its standard error.
-func (r *run) openLog(work *os.File) (*logSink, error) {
+func (r *run) openLog(work *os.File, kin kinship) (*logSink, error) {
 	s := r.settings
 	if s.engine.kind == engineService {
 		if s.logFile == "-" || strings.ContainsRune(s.logFile, '/') {
@@ -39,7 +39,7 @@ func (r *run) openLog(work *os.File) (*logSink, error) {
 	switch {
 	case s.logFile == "-":
 		return &logSink{stream: r.Stdout, shown: true}, nil
-	case s.logFile == "" && (r.asCRIU || s.level > defaultLevel):
+	case s.logFile == "" && kin != detached && (r.asCRIU || s.level > defaultLevel):
 		return &logSink{stream: r.Stderr, shown: true}, nil
 	case s.logFile == "":
 		fd, err := unix.MemfdCreate("log", unix.MFD_CLOEXEC)

@@ -81,13 +81,7 @@ func invoke(t testing.TB, env []string, args ...string) (status int, stdout, std
 	}
 	defer null.Close()
 	out, errs := open("out"), open("err")
-	p := &Program{Args: args, Environ: env, Stdin: null, Stdout: out, Stderr: errs,
-		SystemConfig: filepath.Join(dir, "no-such-config"),
-		Exec: func(path string, argv, env []string) error {
-			out.WriteString("exec " + path + ": " + strings.Join(argv, " ") + "\n")
-			return nil
-		}}
-	status = p.Run(t.Context())
+	status = runWith(t, env, null, out, errs, args...)
 	read := func(f *os.File) string {
 		text, err := os.ReadFile(f.Name())
 		if err != nil {
@@ -96,4 +90,16 @@ func invoke(t testing.TB, env []string, args ...string) (status int, stdout, std
 		return string(text)
 	}
 	return status, read(out), read(errs)
+}
+
+// runWith runs the program in this process. Executing another program is only written down.
+func runWith(t testing.TB, env []string, in, out, errs *os.File, args ...string) (status int) {
+	t.Helper()
+	p := &Program{Args: args, Environ: env, Stdin: in, Stdout: out, Stderr: errs,
+		SystemConfig: filepath.Join(t.TempDir(), "no-such-config"),
+		Exec: func(path string, argv, env []string) error {
+			out.WriteString("exec " + path + ": " + strings.Join(argv, " ") + "\n")
+			return nil
+		}}
+	return p.Run(t.Context())
 }

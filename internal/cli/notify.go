@@ -22,11 +22,12 @@ type stages struct {
 	pid      int  // of the tree's root, once it is known
 	pidfile  bool // it is to be written, when the tree is restored
 	written  bool
+	status   *os.File // of --status-fd, nil for none
 }
 
 // needed reports whether there is anything to do; an operation without notifications is a little faster.
 func (st *stages) needed() bool {
-	return st.pidfile || st.progress != nil || len(st.job.run.settings.scripts) > 0
+	return st.pidfile || st.status != nil || st.progress != nil || len(st.job.run.settings.scripts) > 0
 }
 
 func (st *stages) callback() func(context.Context, *criu.Event) error {
@@ -46,7 +47,27 @@ func (st *stages) notify(ctx context.Context, ev *criu.Event) error {
 			return err // refusing the notification makes the peer kill what it restored
 		}
 	}
-	return st.runScripts(ctx, ev.Name)
+	if ev.Name == "status-ready" && st.status != nil {
+		if err := tellReady(st.status); err != nil {
+			return err
+		}
+	}
+	err := st.runScripts(ctx, ev.Name)
+	if err != nil && (ev.Name == "pre-resume" || ev.Name == "post-resume") {
+		// The tree is restored: there is nothing to go back to, and criu goes on, too.
+		st.job.run.say("%v", err)
+		return nil
+	}
+	return err
+}
+
+// tellReady writes the one byte that --status-fd is for, and closes the file.
+func tellReady(status *os.File) error {
+	_, err := status.Write([]byte{0})
+	if err = errors.Join(err, status.Close()); err != nil {
+		return fmt.Errorf("--status-fd: %w", err)
+	}
+	return nil
 }
 
 // writePidfile writes a pid into a file that must not exist yet, in the work directory, without a newline.
@@ -87,7 +108,7 @@ func (st *stages) undo() {
 // output in the log.
 func (st *stages) runScripts(ctx context.Context, stage string) error {
 	s := st.job.run.settings
-	if len(s.scripts) == 0 {
+	if len(s.scripts) == 0 || stage == "query-ext-files" || stage == "orphan-pts-master" { // stages of the RPC only
 		return nil
 	}
 	set := map[string]string{
@@ -105,7 +126,9 @@ func (st *stages) runScripts(ctx context.Context, stage string) error {
 		if out := st.job.log.stream; out != nil {
 			cmd.Stdout, cmd.Stderr = out, out
 		}
-		if err := cmd.Run(); err != nil {
+		if err := cmd.Run(); err != nil && ctx.Err() != nil {
+			return context.Cause(ctx) // it was killed with everything else
+		} else if err != nil {
 			failed = append(failed, fmt.Errorf("the action script %s, at the stage %s: %w", script, stage, err))
 		}
 	}

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"stasis.example/internal/getopt"
 )
 
@@ -244,7 +246,7 @@ func (r *run) execCRIU0(context.Context) error { return r.execCRIU() }
 // interrupted is the cause of a context that a signal ended.
 type interrupted struct{ signal syscall.Signal }
 
-func (i interrupted) Error() string { return "interrupted by " + i.signal.String() }
+func (i interrupted) Error() string { return "interrupted by " + unix.SignalName(i.signal) }
 
 // untilSignal returns a context that the signals which ask a program to end do end.
 func untilSignal(ctx context.Context) (context.Context, func()) {

@@ -85,13 +85,21 @@ func (p *progress) loop() {
 		now, size := time.Now(), int64(0)
 		if p.size != nil {
 			size = p.size()
-			// Half of what was, half of what is: a figure that can be read without dancing.
-			rate = (rate + float64(size-lastSize)/now.Sub(last).Seconds()) / 2
+			rate = nextRate(rate, float64(size-lastSize)/now.Sub(last).Seconds(), p.terminal)
 			last, lastSize = now, size
 		}
 		p.show(now.Sub(start), size, rate)
 		timer.Reset(period)
 	}
+}
+
+// nextRate is the rate to be shown: what it was in the last period, or, where it changes many times a second, half of
+// that and half of what was shown, which can be read without dancing.
+func nextRate(shown, period float64, often bool) float64 {
+	if !often || period <= 0 {
+		return max(period, 0)
+	}
+	return (shown + period) / 2
 }
 
 func (p *progress) show(elapsed time.Duration, size int64, rate float64) {
@@ -121,6 +129,7 @@ func dumpStages() map[string]string {
 		"pre-dump":     "stopping the tree",
 		"network-lock": "writing",
 		"post-dump":    "finishing",
+		"status-ready": "serving memory until all is fetched",
 	}
 }
 

@@ -32,6 +32,9 @@ func (r *run) fail(err error) int {
 	if i, ok := errors.AsType[interrupted](err); ok {
 		return 128 + int(i.signal)
 	}
+	if e, ok := errors.AsType[*criu.Error](err); ok && r.asCRIU && e.Op == "dump" && e.Stage == "post-dump" && errors.Is(err, criu.ErrRefused) {
+		return 255 // criu's way with a post-dump script that failed
+	}
 	return exitFailure
 }
 
@@ -46,6 +49,7 @@ func (r *run) silent(err error) bool {
 type loggedError struct {
 	err   *criu.Error
 	shown bool // the log goes to standard error
+	hint  string
 }
 
 func (e *loggedError) Error() string { return e.err.Error() }
@@ -159,6 +163,9 @@ func (r *run) hints(err error) []string {
 	hint := func(format string, args ...any) { hints = append(hints, fmt.Sprintf(format, args...)) }
 	dumping := e.Op == "dump" || e.Op == "pre-dump"
 	text := err.Error()
+	if l, ok := errors.AsType[*loggedError](err); ok && l.hint != "" {
+		hint("%s", l.hint)
+	}
 	switch {
 	case errors.Is(err, unix.ENAMETOOLONG):
 	case errors.Is(err, criu.ErrConnect) && r.settings != nil && r.settings.engine.kind == engineService:
@@ -171,7 +178,7 @@ func (r *run) hints(err error) []string {
 		hint("A restored process gets its old pid: end the process that has it now, or restore in a new pid namespace.")
 	case errors.Is(err, criu.ErrNoSpace):
 		hint("Make room there, or choose another directory with --images-dir.")
-	case strings.Contains(text, "shell job"), strings.Contains(text, "shell-job"), strings.Contains(text, "session leader"):
+	case strings.Contains(text, "shell job"), strings.Contains(text, "shell-job"), strings.Contains(text, "session leader"), strings.Contains(text, "dangling tty"):
 		hint("The tree belongs to a shell's session: say --shell-job, at the restore too.")
 	}
 	if dumping && e.PID > 0 && !errors.Is(err, criu.ErrNoProcess) && runs(e.PID) {

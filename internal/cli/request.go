@@ -24,16 +24,16 @@ type job struct {
 
 // openJob opens what an operation needs, in criu's order: first the directories, then the log, so that the log is there
 // whatever goes wrong later.
-func (r *run) openJob(alone bool) (*job, error) {
+func (r *run) openJob(kin kinship) (*job, error) {
 	j := &job{run: r}
-	if err := j.open(alone); err != nil {
+	if err := j.open(kin); err != nil {
 		j.close()
 		return nil, err
 	}
 	return j, nil
 }
 
-func (j *job) open(alone bool) (err error) {
+func (j *job) open(kin kinship) (err error) {
 	s := j.run.settings
 	if j.images, err = openDirectory(s.imagesDir, "images"); err != nil {
 		return err
@@ -44,10 +44,10 @@ func (j *job) open(alone bool) (err error) {
 			return err
 		}
 	}
-	if j.log, err = j.run.openLog(j.work); err != nil {
+	if j.log, err = j.run.openLog(j.work, kin); err != nil {
 		return err
 	}
-	if j.peer, err = j.run.openPeer(j.log.stream, alone); err != nil {
+	if j.peer, err = j.run.openPeer(j.log.stream, kin); err != nil {
 		return err
 	}
 	j.raw = s.opts
@@ -130,11 +130,18 @@ func (j *job) inherited() ([]criu.InheritFile, error) {
 	return list, nil
 }
 
+// statusFile is the file of --status-fd, nil for none. Whoever reads it waits for its end, too, so nobody else may keep
+// it open: not this program under its first number, nor the peer.
 func (j *job) statusFile() (*os.File, error) {
-	if n := j.run.settings.statusFD; n != nil {
-		return j.given(*n, "--status-fd")
+	n := j.run.settings.statusFD
+	if n == nil {
+		return nil, nil
 	}
-	return nil, nil
+	f, err := j.given(*n, "--status-fd")
+	if err == nil && *n > 2 {
+		unix.Close(*n)
+	}
+	return f, err
 }
 
 // pageServer is where memory goes, nil for the images.

@@ -33,6 +33,10 @@ func run(m *testing.M, settle time.Duration) int {
 		fmt.Fprintf(os.Stderr, "testkit: prctl(PR_SET_CHILD_SUBREAPER): %v\n", err)
 		return 1
 	}
+	if err := CloseInheritedOnExec(); err != nil {
+		fmt.Fprintf(os.Stderr, "testkit: %v\n", err)
+		return 1
+	}
 	before, err := takeStock()
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "testkit: before the tests: %v\n", err)
@@ -48,6 +52,21 @@ func run(m *testing.M, settle time.Duration) int {
 		return 1
 	}
 	return code
+}
+
+// CloseInheritedOnExec keeps the descriptors that this program was started with, beyond the standard ones, from the
+// programs that it starts: a terminal or log file of whoever runs the tests would be in the way of every dump.
+func CloseInheritedOnExec() error {
+	files, err := openFiles()
+	if err != nil {
+		return err
+	}
+	for number := range files {
+		if fd, err := strconv.Atoi(number); err == nil && fd > 2 {
+			unix.CloseOnExec(fd)
+		}
+	}
+	return nil
 }
 
 // runTests runs the tests on a goroutine of their own and buries orphans meanwhile.

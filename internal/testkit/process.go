@@ -107,10 +107,19 @@ func (p *Process) Wait() (syscall.WaitStatus, error) {
 	}
 	var status syscall.WaitStatus
 	if err == nil {
-		err = retry(func() error {
-			_, err := syscall.Wait4(p.Pid, &status, syscall.WNOHANG|unix.WALL, nil)
-			return err
+		// A child that was killed under a tracer is dead, but not its parent's to wait for until the tracer lets go of it.
+		inTime := poll(Patience, func() bool {
+			waited := false
+			err = retry(func() error {
+				pid, err := syscall.Wait4(p.Pid, &status, syscall.WNOHANG|unix.WALL, nil)
+				waited = pid == p.Pid
+				return err
+			})
+			return waited || err != nil
 		})
+		if !inTime {
+			err = errTooLate("its tracer")
+		}
 	}
 	if err != nil && !errors.Is(err, unix.ECHILD) { // an orphan, which Main was quicker to bury
 		return 0, fmt.Errorf("wait for process %d: %w", p.Pid, err)

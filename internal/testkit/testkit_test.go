@@ -312,3 +312,24 @@ func TestOrphansAreBuried(t *testing.T) {
 		return errors.Is(err, os.ErrNotExist)
 	})
 }
+
+// A descriptor that was inherited does not get into a victim, from where a dump could not tell what it is.
+func TestInheritedFilesStayHere(t *testing.T) {
+	file, err := os.Open(os.Args[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if os.Getenv("TESTKIT_INHERIT") != "" {
+		output, err := exec.Command("ls", "-l", "/proc/self/fd").CombinedOutput()
+		fmt.Printf("%s\n%v\n", output, err)
+		return
+	}
+	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
+	cmd.Env = append(os.Environ(), "TESTKIT_INHERIT=1")
+	cmd.ExtraFiles = []*os.File{file}
+	output, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(output), " 0 -> ") || strings.Contains(string(output), os.Args[0]) {
+		t.Errorf("a child of a test has, %v\n%s", err, output)
+	}
+}

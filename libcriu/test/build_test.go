@@ -18,7 +18,7 @@ import (
 func TestMain(m *testing.M) { testkit.Main(m) }
 
 // deadline is how long a program of the tests may take; the slowest need a tenth of it.
-const deadline = 5 * time.Minute
+const deadline = 2 * time.Minute
 
 // library builds the library where it is not up to date, and returns the directory that holds it.
 func library(t testing.TB) string {
@@ -75,7 +75,7 @@ func run(t testing.TB, cmd *exec.Cmd) string {
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
-		t.Fatalf("%s: %v\n%s%s", strings.Join(cmd.Args, " "), err, tail(stdout.String()), tail(stderr.String()))
+		t.Fatalf("%s: %v\n%s\n%s", strings.Join(cmd.Args, " "), err, tail(stdout.String()), tail(stderr.String()))
 	}
 	return stdout.String()
 }

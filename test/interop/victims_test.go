@@ -145,6 +145,12 @@ func criu(t *testing.T, images, action string, args ...string) {
 	cmd := exec.CommandContext(t.Context(), testkit.CRIUPath(t), append([]string{action, "-D", images, "-o", log, "-v4"}, args...)...)
 	if output, err := cmd.CombinedOutput(); err != nil {
 		text, _ := os.ReadFile(filepath.Join(images, log))
-		t.Fatalf("criu %s: %v\n%s\n%s", action, err, output, text)
+		var complaints []string
+		for line := range strings.Lines(string(text)) {
+			if strings.Contains(line, "Error") || strings.Contains(line, "Warn") {
+				complaints = append(complaints, line)
+			}
+		}
+		t.Fatalf("criu %s: %v\n%s\n%s", action, err, output, strings.Join(complaints, ""))
 	}
 }
