@@ -172,10 +172,10 @@ func (th *Thread) Halt() error {
 }
 
 // Regs reads the general registers.
-func (th *Thread) Regs() (unix.PtraceRegs, error) { return th.tracer.kernel.Regs(th.TID) }
+func (th *Thread) Regs() (Regs, error) { return th.tracer.kernel.Regs(th.TID) }
 
 // SetRegs writes the general registers.
-func (th *Thread) SetRegs(regs *unix.PtraceRegs) error { return th.tracer.kernel.SetRegs(th.TID, regs) }
+func (th *Thread) SetRegs(regs *Regs) error { return th.tracer.kernel.SetRegs(th.TID, regs) }
 
 // Sigmask reads the set of blocked signals.
 func (th *Thread) Sigmask() (uint64, error) { return th.tracer.kernel.Sigmask(th.TID) }
@@ -201,3 +201,6 @@ func (th *Thread) XState() ([]byte, error) {
 func (th *Thread) SetXState(state []byte) error {
 	return th.tracer.kernel.SetRegSet(th.TID, linux.RegSetXState, state)
 }
+
+// Regs are the general registers of a thread.
+type Regs = unix.PtraceRegs

@@ -1,3 +1,5 @@
+//go:build amd64
+
 package remote
 
 import (
@@ -41,7 +43,7 @@ type Thread struct {
 	*ptrace.Thread
 	// Regs are the general registers as they were when the thread stopped, with a restartable sequence it was in
 	// aborted, as the kernel would have done.
-	Regs unix.PtraceRegs
+	Regs ptrace.Regs
 	// Mask is the set of blocked signals.
 	Mask uint64
 	// Stop is how the thread was found stopped: by us, or by job control.
