@@ -157,7 +157,7 @@ func scriptedOther(t *testing.T, target Target) {
 			t.Fatal(openErr)
 		}
 		defer f.Close()
-		_, err = c.Restore(ctx, criu.RestoreOptions{ImagesDir: dir, InheritFiles: []criu.InheritFile{{Key: "pipe[1]", File: f}}})
+		_, err = c.Restore(ctx, criu.RestoreOptions{ImagesDir: dir, InheritFiles: []criu.InheritFile{{Key: "pipe:[1]", File: f}}})
 		wantError(t, err, criu.ErrOptions)
 	}
 }

@@ -43,9 +43,6 @@ func (r *run) dump(ctx context.Context) error {
 		if o.PageServer, err = j.pageServer(r.settings.pageServer || lazy(&j.raw)); err != nil {
 			return err
 		}
-		if o.StatusFile, err = j.statusFile(); err != nil {
-			return err
-		}
 		_, err = j.peer.client.Dump(ctx, o)
 		return j.fail(err)
 	})
@@ -56,9 +53,6 @@ func (r *run) preDump(ctx context.Context) error {
 		o := criu.PreDumpOptions{PID: int(r.settings.pid), ImagesDirFile: j.images, WorkDirFile: j.work, Raw: j.raw, Notify: st.callback()}
 		var err error
 		if o.PageServer, err = j.pageServer(r.settings.pageServer); err != nil {
-			return err
-		}
-		if o.StatusFile, err = j.statusFile(); err != nil {
 			return err
 		}
 		return j.explainTracking(ctx, j.fail(j.peer.client.PreDump(ctx, o)))
@@ -91,6 +85,9 @@ func (r *run) freeze(ctx context.Context, name string, do func(context.Context, 
 	ctx, stop := untilSignal(ctx)
 	defer stop()
 	st := &stages{job: j, pid: int(s.pid)}
+	if st.status, err = j.statusFile(); err != nil {
+		return err
+	}
 	start := time.Now()
 	if !r.quietly() {
 		_, before := j.size()

@@ -165,10 +165,9 @@ func (r *run) pagesReady(j *job, ps *criu.PageServer, status *os.File) error {
 		}
 	}
 	if status != nil {
-		if _, err := status.Write([]byte{0}); err != nil {
-			return fmt.Errorf("--status-fd: %w", err)
+		if err := tellReady(status); err != nil {
+			return err
 		}
-		status.Close()
 	}
 	switch {
 	case s.json:

@@ -47,9 +47,6 @@ func (r *run) restore(ctx context.Context) error {
 	if o.PageServer, err = j.pageServer(s.pageServer); err != nil {
 		return err
 	}
-	if o.StatusFile, err = j.statusFile(); err != nil {
-		return err
-	}
 	st := &stages{job: j, pidfile: s.pidfile != ""}
 	start := time.Now()
 	if !r.quietly() {

@@ -75,7 +75,6 @@ type demo struct {
 	alive    bool          // a restored counter that is no child of ours
 
 	before                int // the last number before the dump
-	beforeAt, afterAt     time.Time
 	dumpTook, restoreTook time.Duration
 	frozen                time.Duration
 }
@@ -175,17 +174,17 @@ func (d *demo) gone(ctx context.Context) error {
 	if err := syscall.Kill(d.pid, 0); !errors.Is(err, syscall.ESRCH) {
 		return fmt.Errorf("process %d should be gone after the dump, but is not (%v)", d.pid, err)
 	}
-	numbers, at, err := d.numbers()
+	numbers, err := d.numbers()
 	if err != nil {
 		return err
 	}
-	d.before, d.beforeAt = numbers[len(numbers)-1], at
+	d.before = numbers[len(numbers)-1]
 	select {
 	case <-time.After(10 * counterPeriod):
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	numbers, _, err = d.numbers()
+	numbers, err = d.numbers()
 	if err != nil {
 		return err
 	}
@@ -228,7 +227,7 @@ func (d *demo) counts(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	numbers, _, err := d.numbers()
+	numbers, err := d.numbers()
 	if err != nil {
 		return err
 	}
@@ -276,7 +275,7 @@ func (d *demo) waitForCount(ctx context.Context, atLeast int) (int, error) {
 	tick := time.NewTicker(counterPeriod / 4)
 	defer tick.Stop()
 	for {
-		numbers, _, err := d.numbers()
+		numbers, err := d.numbers()
 		if err != nil {
 			return 0, err
 		}
@@ -293,25 +292,22 @@ func (d *demo) waitForCount(ctx context.Context, atLeast int) (int, error) {
 	}
 }
 
-// numbers reads what the counter wrote and when it wrote last. A last line that is not complete does not count.
-func (d *demo) numbers() (list []int, last time.Time, err error) {
+// numbers reads what the counter wrote. A last line that is not complete does not count.
+func (d *demo) numbers() (list []int, err error) {
 	f, err := os.Open(d.out)
 	if err != nil {
-		return nil, last, err
+		return nil, err
 	}
 	defer f.Close()
-	if info, err := f.Stat(); err == nil {
-		last = info.ModTime()
-	}
 	lines := bufio.NewReader(f)
 	for {
 		line, err := lines.ReadString('\n')
 		if err != nil {
-			return list, last, nil
+			return list, nil
 		}
 		n, err := strconv.Atoi(strings.TrimSpace(line))
 		if err != nil {
-			return nil, last, fmt.Errorf("the counter wrote %q instead of a number", line)
+			return nil, fmt.Errorf("the counter wrote %q instead of a number", line)
 		}
 		list = append(list, n)
 	}

@@ -22,11 +22,12 @@ type stages struct {
 	pid      int  // of the tree's root, once it is known
 	pidfile  bool // it is to be written, when the tree is restored
 	written  bool
+	status   *os.File // of --status-fd, nil for none
 }
 
 // needed reports whether there is anything to do; an operation without notifications is a little faster.
 func (st *stages) needed() bool {
-	return st.pidfile || st.progress != nil || len(st.job.run.settings.scripts) > 0
+	return st.pidfile || st.status != nil || st.progress != nil || len(st.job.run.settings.scripts) > 0
 }
 
 func (st *stages) callback() func(context.Context, *criu.Event) error {
@@ -46,6 +47,11 @@ func (st *stages) notify(ctx context.Context, ev *criu.Event) error {
 			return err // refusing the notification makes the peer kill what it restored
 		}
 	}
+	if ev.Name == "status-ready" && st.status != nil {
+		if err := tellReady(st.status); err != nil {
+			return err
+		}
+	}
 	err := st.runScripts(ctx, ev.Name)
 	if err != nil && (ev.Name == "pre-resume" || ev.Name == "post-resume") {
 		// The tree is restored: there is nothing to go back to, and criu goes on, too.
@@ -53,6 +59,15 @@ func (st *stages) notify(ctx context.Context, ev *criu.Event) error {
 		return nil
 	}
 	return err
+}
+
+// tellReady writes the one byte that --status-fd is for, and closes the file.
+func tellReady(status *os.File) error {
+	_, err := status.Write([]byte{0})
+	if err = errors.Join(err, status.Close()); err != nil {
+		return fmt.Errorf("--status-fd: %w", err)
+	}
+	return nil
 }
 
 // writePidfile writes a pid into a file that must not exist yet, in the work directory, without a newline.

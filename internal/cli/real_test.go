@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -530,6 +531,38 @@ func TestInterrupt(t *testing.T) {
 	}
 	if !strings.Contains(errs.String(), "interrupted by SIGINT") || !strings.Contains(errs.String(), "was left as it was") {
 		t.Errorf("it says\n%s", errs)
+	}
+	v.MustVerify()
+}
+
+// TestLazyDump: --status-fd tells when a dump that keeps the memory is ready to serve it; interrupted then, the dump is
+// undone.
+func TestLazyDump(t *testing.T) {
+	needReal(t)
+	v := testkit.StartVictim(t, "counter")
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	cmd := exec.CommandContext(t.Context(), filepath.Join(programs(t), "stasis"), "dump", "--lazy-pages", "--address", "127.0.0.1", "--status-fd", "3", "-t", fmt.Sprint(v.Pid))
+	cmd.Env, cmd.ExtraFiles, cmd.Dir = criuEnv(t), []*os.File{writer}, t.TempDir()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	writer.Close()
+	if err := reader.SetReadDeadline(time.Now().Add(testkit.Patience)); err != nil {
+		t.Fatal(err)
+	}
+	told, err := io.ReadAll(reader)
+	if err != nil || string(told) != "\x00" {
+		t.Errorf("the status descriptor tells %q, %v", told, err)
+	}
+	if err := cmd.Process.Signal(unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if got := status(t, cmd); got != 128+int(unix.SIGTERM) {
+		t.Errorf("status %d", got)
 	}
 	v.MustVerify()
 }

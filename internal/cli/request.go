@@ -130,11 +130,18 @@ func (j *job) inherited() ([]criu.InheritFile, error) {
 	return list, nil
 }
 
+// statusFile is the file of --status-fd, nil for none. Whoever reads it waits for its end, too, so nobody else may keep
+// it open: not this program under its first number, nor the peer.
 func (j *job) statusFile() (*os.File, error) {
-	if n := j.run.settings.statusFD; n != nil {
-		return j.given(*n, "--status-fd")
+	n := j.run.settings.statusFD
+	if n == nil {
+		return nil, nil
 	}
-	return nil, nil
+	f, err := j.given(*n, "--status-fd")
+	if err == nil && *n > 2 {
+		unix.Close(*n)
+	}
+	return f, err
 }
 
 // pageServer is where memory goes, nil for the images.

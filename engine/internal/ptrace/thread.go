@@ -24,12 +24,16 @@ func (t *Tracer) Seize(tid int) (*Thread, error) {
 	if err := t.kernel.Seize(tid, t.options); err != nil {
 		return nil, err
 	}
+	t.held++
 	return &Thread{TID: tid, tracer: t}, nil
 }
 
 // Adopt makes a Thread of a task that the tracer traces since its creation, because its parent was cloned with
 // CLONE_PTRACE or was told to have its children traced.
-func (t *Tracer) Adopt(tid int) *Thread { return &Thread{TID: tid, tracer: t} }
+func (t *Tracer) Adopt(tid int) *Thread {
+	t.held++
+	return &Thread{TID: tid, tracer: t}
+}
 
 // Tracer is the thread's tracer.
 func (th *Thread) Tracer() *Tracer { return th.tracer }
@@ -87,6 +91,7 @@ func (th *Thread) Poll() (Stop, bool, error) {
 	}
 	if ws := unix.WaitStatus(status); !ws.Stopped() {
 		th.gone = true
+		th.tracer.held--
 		return Stop{}, false, fmt.Errorf("task %d: %w (wait status %#x)", th.TID, ErrGone, status)
 	}
 	th.stopped = true
@@ -110,7 +115,11 @@ func (th *Thread) ContToSyscall(sig unix.Signal) error {
 
 // Detach lets the thread go; it must be stopped.
 func (th *Thread) Detach() error {
-	return th.resumed(th.tracer.kernel.Detach(th.TID, 0))
+	err := th.resumed(th.tracer.kernel.Detach(th.TID, 0))
+	if err == nil {
+		th.tracer.held--
+	}
+	return err
 }
 
 func (th *Thread) resumed(err error) error {
@@ -122,21 +131,23 @@ func (th *Thread) resumed(err error) error {
 
 // Settle waits for the stop that Interrupt has asked for, an EventStop, or a GroupStop of a process that job control
 // has stopped. The stops that come before it are passed over: a signal that was on its way is given back to the thread.
+//
+// Each of them may have used up the interrupt: the kernel drops one that is pending when the thread enters any stop
+// (kernel/signal.c: ptrace_stop). So it is asked for again.
 func (th *Thread) Settle() (Stop, error) {
 	for {
 		s, err := th.Wait()
-		if err != nil {
+		if err != nil || s.Kind == EventStop || s.Kind == GroupStop {
 			return s, err
 		}
-		switch s.Kind {
-		case EventStop, GroupStop:
-			return s, nil
-		case SignalStop:
-			err = th.Cont(s.Signal)
-		default:
-			err = th.Cont(0)
+		if err := th.Interrupt(); err != nil {
+			return s, err
 		}
-		if err != nil {
+		var sig unix.Signal
+		if s.Kind == SignalStop {
+			sig = s.Signal
+		}
+		if err := th.Cont(sig); err != nil {
 			return s, err
 		}
 	}
@@ -161,10 +172,10 @@ func (th *Thread) Halt() error {
 }
 
 // Regs reads the general registers.
-func (th *Thread) Regs() (unix.PtraceRegs, error) { return th.tracer.kernel.Regs(th.TID) }
+func (th *Thread) Regs() (Regs, error) { return th.tracer.kernel.Regs(th.TID) }
 
 // SetRegs writes the general registers.
-func (th *Thread) SetRegs(regs *unix.PtraceRegs) error { return th.tracer.kernel.SetRegs(th.TID, regs) }
+func (th *Thread) SetRegs(regs *Regs) error { return th.tracer.kernel.SetRegs(th.TID, regs) }
 
 // Sigmask reads the set of blocked signals.
 func (th *Thread) Sigmask() (uint64, error) { return th.tracer.kernel.Sigmask(th.TID) }
@@ -190,3 +201,6 @@ func (th *Thread) XState() ([]byte, error) {
 func (th *Thread) SetXState(state []byte) error {
 	return th.tracer.kernel.SetRegSet(th.TID, linux.RegSetXState, state)
 }
+
+// Regs are the general registers of a thread.
+type Regs = unix.PtraceRegs

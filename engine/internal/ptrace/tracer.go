@@ -14,6 +14,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"time"
 
@@ -35,6 +36,7 @@ type Tracer struct {
 	options uint
 	wake    int // eventfd, readable when the context has ended
 	stops   int
+	held    int // tracees that were not let go
 }
 
 // Options is how a Tracer traces.
@@ -70,18 +72,54 @@ func Run(ctx context.Context, options Options, f func(*Tracer) error) error {
 		_, _ = unix.Write(wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
 	})
 	result := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+	var thread int
+	go onOwnThread(func() {
+		thread = unix.Gettid()
 		var err error = errors.New("the function that traced ended its goroutine")
 		defer func() { result <- err }()
 		err = f(t)
-	}()
+	})
 	err = <-result
+	if t.held > 0 {
+		err = errors.Join(err, waitThread(thread))
+	}
 	if !stop() {
 		<-woken
 	}
 	_ = unix.Close(wake)
 	return err
+}
+
+// onOwnThread calls f on a thread that ends afterwards. The process's first thread never does: the runtime keeps it when
+// a goroutine that is locked to it ends (runtime.mexit), and what it traces would stay stopped.
+func onOwnThread(f func()) {
+	runtime.LockOSThread()
+	if unix.Gettid() != unix.Getpid() {
+		f()
+		return // and never unlocked
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // it cannot be the first thread, which this goroutine holds
+		f()
+	}()
+	<-done
+	runtime.UnlockOSThread()
+}
+
+// waitThread waits until a thread of this process has ended, and with it the tracing of what it has not let go.
+func waitThread(tid int) error {
+	deadline := time.Now().Add(patience)
+	for {
+		if _, err := os.Stat(fmt.Sprintf("/proc/self/task/%d", tid)); errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("thread %d, which traced: %w", tid, ErrTimeout)
+		}
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // Kernel is the tracer's door to the kernel.
@@ -96,7 +134,7 @@ func (t *Tracer) WakeFD() int { return t.wake }
 // Stops counts the stops of tracees so far, the unit of cost.
 func (t *Tracer) Stops() int { return t.stops }
 
-// Detached calls f with the tracer's waits bound by another context: rolling back must go on when the context has ended.
+// WithContext calls f with the tracer's waits bound by another context: rolling back must go on when the context has ended.
 func (t *Tracer) WithContext(ctx context.Context, f func() error) error {
 	old, wake := t.ctx, t.wake
 	t.ctx, t.wake = ctx, -1
@@ -116,7 +154,7 @@ const (
 	SyscallStop
 	// SignalStop is a signal about to be delivered, which is lost unless it is given to the next resumption.
 	SignalStop
-	// CloneStop and others: an event that an option asked for.
+	// OtherStop is an event that an option asked for.
 	OtherStop
 )
 

@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"stasis.example/engine/internal/ptrace"
 )
 
 // maxUser is the end of the address space of a process with four levels of page tables.
@@ -20,7 +22,7 @@ const (
 )
 
 // checkRegs refuses threads that the block cannot bring back.
-func checkRegs(r *unix.PtraceRegs) error {
+func checkRegs(r *ptrace.Regs) error {
 	const (
 		userCode64 = 0x33
 		trapFlag   = 0x100
@@ -106,14 +108,14 @@ func (th *Thread) stateBytes() []byte {
 func errnoResult(e unix.Errno) uint64 { return uint64(-int64(e)) }
 
 // doorRegs are the registers that put a thread at the door of a block.
-func (th *Thread) doorRegs(block uint64) unix.PtraceRegs {
+func (th *Thread) doorRegs(block uint64) ptrace.Regs {
 	r := th.Regs
 	r.Rip = block + blkDoor + 2
 	return r
 }
 
 // codeRegs are the registers that let a thread run code in its block. No system call is to be restarted for them.
-func (th *Thread) codeRegs(addr uint64) unix.PtraceRegs {
+func (th *Thread) codeRegs(addr uint64) ptrace.Regs {
 	r := th.Regs
 	r.Orig_rax = ^uint64(0)
 	r.Rax = 0
@@ -122,7 +124,7 @@ func (th *Thread) codeRegs(addr uint64) unix.PtraceRegs {
 }
 
 // callRegs are the registers that let a thread make one system call.
-func (th *Thread) callRegs(block uint64, c *Call) unix.PtraceRegs {
+func (th *Thread) callRegs(block uint64, c *Call) ptrace.Regs {
 	r := th.codeRegs(block + blkCall)
 	r.Rax = uint64(c.Nr)
 	r.Rdi, r.Rsi, r.Rdx, r.R10, r.R8, r.R9 = c.Args[0], c.Args[1], c.Args[2], c.Args[3], c.Args[4], c.Args[5]
@@ -172,7 +174,7 @@ func (th *Thread) comeBack() error {
 	return fmt.Errorf("task %d: %w: it does not come back from where an engine that was killed has left it", th.TID, ErrRefused)
 }
 
-func callResult(r *unix.PtraceRegs) uint64 { return r.Rax }
+func callResult(r *ptrace.Regs) uint64 { return r.Rax }
 
 // abortRseq ends a restartable sequence that the thread is in, as the kernel does before it lets a thread go on
 // elsewhere (kernel/rseq.c): it goes on at the sequence's abort handler. Later the kernel could no longer tell, since

@@ -1,3 +1,5 @@
+//go:build amd64
+
 package remote
 
 import (
@@ -269,6 +271,62 @@ func (p *Process) receiveDone(th *Thread) error {
 		return fmt.Errorf("park socket: an unexpected message %x", b[:n])
 	}
 	return nil
+}
+
+// GiveFile gives the process a copy of a descriptor of ours, close-on-exec, and returns its number there. It can have one
+// at a time; TakeBack closes it. It comes over the park socket, so that it does not matter what the process may see or
+// open, and its number is noted, before anything else can happen, where the way back closes it.
+func (p *Process) GiveFile(fd int) (uint64, error) {
+	if p.sock < 0 {
+		return 0, fmt.Errorf("process %d: give it a descriptor: %w", p.PID, unix.EMFILE)
+	}
+	const headSize, headLen, iovLen = 16, 56, 16 // of struct cmsghdr, msghdr and iovec
+	data, _ := p.Data()
+	head := make([]byte, headLen+iovLen)
+	put := func(at int, v uint64) { binary.LittleEndian.PutUint64(head[at:], v) }
+	put(16, data+headLen) // msg_iov
+	put(24, 1)
+	put(32, p.area.start+sharedControl) // msg_control
+	put(40, headSize+4)
+	put(headLen, data+headLen+iovLen) // one byte behind
+	put(headLen+8, 1)
+	if err := p.Write(data, head); err != nil {
+		return 0, err
+	}
+	first, table := p.Threads[0], p.area.start+p.area.table
+	calls := []Call{NewCall(unix.SYS_RECVMSG, 0, data, unix.MSG_CMSG_CLOEXEC)}
+	var b [4]byte
+	if err := p.Read(p.area.fd(parkSlot), b[:]); err != nil {
+		return 0, err
+	}
+	calls[0].Args[0] = uint64(binary.LittleEndian.Uint32(b[:]))
+	if err := p.Write(table, encodeCalls(calls)); err != nil {
+		return 0, err
+	}
+	// Started first: a thread that still reads the socket for its next word would take the message for it.
+	if err := first.start(table, 1, false); err != nil {
+		return 0, err
+	}
+	if err := unix.Sendmsg(p.sock, []byte{0}, unix.UnixRights(fd), nil, unix.MSG_NOSIGNAL); err != nil {
+		return 0, fmt.Errorf("park socket: %w", err)
+	}
+	if err := p.waitDone(first); err != nil {
+		return 0, err
+	}
+	if err := p.Read(p.area.fd(givenSlot), b[:]); err != nil {
+		return 0, err
+	}
+	n := int32(binary.LittleEndian.Uint32(b[:]))
+	if n < 0 {
+		return 0, fmt.Errorf("process %d: give it a descriptor: %w", p.PID, unix.EMFILE)
+	}
+	return uint64(n), nil
+}
+
+// TakeBack closes the descriptor that GiveFile gave.
+func (p *Process) TakeBack(fd uint64) error {
+	closing := []Call{{Nr: unix.SYS_CLOSE, Slot: givenSlot, Args: [6]uint64{fd}}}
+	return errors.Join(p.Run(closing), Must(closing))
 }
 
 // left reads how many entries of the last table the thread did not run.

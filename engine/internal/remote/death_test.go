@@ -1,3 +1,5 @@
+//go:build amd64
+
 package remote
 
 import (
@@ -38,7 +40,7 @@ func TestDeathAtEveryStep(t *testing.T) {
 				stride = 7
 			}
 			step := 1
-			for ; ended2(t, v.Pid, step); step += stride {
+			for ; diesAt(t, v.Pid, step); step += stride {
 				w.alive(fmt.Sprintf("after a death at step %d", step))
 			}
 			t.Logf("%d steps", step-1)
@@ -48,7 +50,8 @@ func TestDeathAtEveryStep(t *testing.T) {
 	}
 }
 
-func ended2(t *testing.T, pid, step int) bool {
+// diesAt lets a worker die at a step and reports whether it did.
+func diesAt(t *testing.T, pid, step int) bool {
 	return ended(t, startWorker(t, pid, fmt.Sprintf("%s=%d", envStep, step)))
 }
 
@@ -158,7 +161,13 @@ func (w *watcher) asBefore() {
 	if err := visit(w.t.Context(), nil, w.v.Pid); err != nil {
 		w.t.Fatal(err)
 	}
+	w.untouched("after a last visit")
+}
+
+// untouched makes sure that nothing of us is left in the victim.
+func (w *watcher) untouched(when string) {
+	w.t.Helper()
 	if after := procText(w.t, w.v.Pid); after != w.before {
-		w.t.Fatalf("after a last visit the victim is not as it was:\n%s", cmp.Diff(w.before, after))
+		w.t.Fatalf("%s the victim is not as it was:\n%s", when, cmp.Diff(w.before, after))
 	}
 }

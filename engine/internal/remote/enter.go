@@ -1,3 +1,5 @@
+//go:build amd64
+
 package remote
 
 import (
@@ -54,17 +56,19 @@ func (p *Process) enter() error {
 	}
 	mmap := NewCall(unix.SYS_MMAP, hole, area.length, unix.PROT_READ|unix.PROT_WRITE|unix.PROT_EXEC,
 		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_FIXED_NOREPLACE, ^uint64(0), 0)
+	p.area = area // to be unmapped from now on; nothing else can be there while the process is stopped
 	if err := first.single(boot, &mmap, nil); err != nil {
 		return err
 	}
-	if err := mmap.fail(); err != nil {
-		return err
+	if mmap.Ret != hole {
+		p.area.start = 0
+		if err := mmap.fail(); err != nil {
+			return err
+		}
+		// Before Linux 4.17, which takes the flag for a hint.
+		p.area.start = mmap.Ret
+		return fmt.Errorf("%w: mmap put the scratch area at %#x, not at %#x", ErrRefused, mmap.Ret, hole)
 	}
-	if area.start = mmap.Ret; area.start != hole { // before Linux 4.17, which takes the flag for a hint
-		p.area = area
-		return fmt.Errorf("%w: mmap put the scratch area at %#x, not at %#x", ErrRefused, area.start, hole)
-	}
-	p.area = area
 	if err := p.writeBlocks(); err != nil {
 		return err
 	}
@@ -109,7 +113,7 @@ func (p *Process) openPark() error {
 	}
 	p.sock = sock
 	// A word to it, not a copy of its own end, must be the end of the file.
-	closing := []Call{{Nr: unix.SYS_CLOSE, Slot: otherSlot + 1, Args: [6]uint64{uint64(other)}}}
+	closing := []Call{{Nr: unix.SYS_CLOSE, Slot: otherSlot, Args: [6]uint64{uint64(other)}}}
 	if err := p.Run(closing); err != nil {
 		return err
 	}
@@ -219,6 +223,13 @@ func (th *Thread) back() error {
 // releasePatience bounds the way out, which does not end with the context.
 const releasePatience = 30 * time.Second
 
+// wayOut runs a function that puts things back, which must go on when the tracer's context has ended.
+func wayOut(t *ptrace.Tracer, f func() error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), releasePatience)
+	defer cancel()
+	return t.WithContext(ctx, f)
+}
+
 // Release puts everything back and lets the process go on: running, or stopped when it was found stopped. It does as
 // much as it can whatever fails; the process itself does the rest.
 func (p *Process) Release() error { return p.release(p.letGo) }
@@ -227,17 +238,13 @@ func (p *Process) Release() error { return p.release(p.letGo) }
 func (p *Process) Restore() error { return p.release(func() error { return nil }) }
 
 // LetGo lets the threads of a process that Restore has put back go on.
-func (p *Process) LetGo() error { return p.letGo() }
+func (p *Process) LetGo() error { return wayOut(p.Threads[0].Tracer(), p.letGo) }
 
 func (p *Process) release(last func() error) error {
 	if len(p.Threads) == 0 {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(p.Threads[0].Tracer().Context()), releasePatience)
-	defer cancel()
-	err := p.Threads[0].Tracer().WithContext(ctx, func() error {
-		return errors.Join(p.leave(), last())
-	})
+	err := wayOut(p.Threads[0].Tracer(), func() error { return errors.Join(p.leave(), last()) })
 	if p.sock >= 0 {
 		_ = unix.Close(p.sock)
 		p.sock = -1
@@ -248,47 +255,51 @@ func (p *Process) release(last func() error) error {
 	return nil
 }
 
-// leave takes the threads out of their blocks, and what is ours out of the process.
+// leave takes the threads out of their blocks, and what is ours out of the process. A thread that cannot be taken out
+// is left to itself, and with it the scratch area, on which it stands.
 func (p *Process) leave() error {
 	var errs []error
-	note := func(err error) bool {
-		if err != nil && !errors.Is(err, ptrace.ErrGone) && !errors.Is(err, unix.ESRCH) {
+	done := func(step func() error) bool {
+		err := twice(step)
+		if errors.Is(err, ptrace.ErrGone) || errors.Is(err, unix.ESRCH) {
+			return false // nobody is there to be put back
+		}
+		if err != nil {
 			errs = append(errs, err)
 		}
 		return err == nil
 	}
-	first := p.Threads[0]
+	first, empty := p.Threads[0], true
 	for _, th := range p.Threads[1:] {
-		note(th.back())
+		empty = done(th.back) && empty
 	}
-	if p.boot != 0 && p.area.start != 0 {
-		note(p.unmap())
+	if p.boot != 0 && p.area.start != 0 && empty {
+		done(p.unmap)
 	}
-	if note(first.back()) && p.boot != 0 {
-		if note(p.kernel.ForceMemory(first.TID, p.boot, p.bootFound)) {
+	if done(first.back) && p.boot != 0 {
+		if done(func() error { return p.kernel.ForceMemory(first.TID, p.boot, p.bootFound) }) {
 			p.boot = 0
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// unmap lets the first thread close the park socket, from its block, and unmap the scratch area, from the boot block.
+// twice tries a step of the way out once more when it fails: each can be taken again from wherever it failed.
+func twice(step func() error) error {
+	if step() == nil {
+		return nil
+	}
+	return step()
+}
+
+// unmap lets the first thread close the descriptors, from its block, and unmap the scratch area, from the boot block.
 func (p *Process) unmap() error {
 	first := p.Threads[0]
 	if err := first.halt(); err != nil {
 		return err
 	}
-	if p.sock >= 0 {
-		var b [4]byte
-		if err := p.Read(p.area.fd(parkSlot), b[:]); err != nil {
-			return err
-		}
-		// Taken off the list when the call can no longer be kept from being made.
-		off := func() error { return p.Write(p.area.fd(parkSlot), []byte{0xff, 0xff, 0xff, 0xff}) }
-		closing := NewCall(unix.SYS_CLOSE, uint64(binary.LittleEndian.Uint32(b[:])))
-		if err := first.single(first.block, &closing, off); err != nil {
-			return err
-		}
+	if err := p.closeSlots(); err != nil {
+		return err
 	}
 	first.block = p.boot
 	munmap := NewCall(unix.SYS_MUNMAP, p.area.start, p.area.length)
@@ -300,5 +311,32 @@ func (p *Process) unmap() error {
 	}
 	p.area = area{}
 	first.inside = false
+	return nil
+}
+
+// closeSlots closes the descriptors of ours that are left, the park socket among them.
+func (p *Process) closeSlots() error {
+	first := p.Threads[0]
+	var head [blkSharedFds + 4*blkSharedFdsLen]byte
+	switch err := p.Read(p.area.start, head[:]); {
+	case errors.Is(err, unix.EFAULT):
+		return nil // the area was not made
+	case err != nil:
+		return err
+	case string(head[:len(scratchMagic)]) != scratchMagic:
+		return nil // nothing is in it
+	}
+	for slot := 1; slot <= blkSharedFdsLen; slot++ {
+		fd := binary.LittleEndian.Uint32(head[blkSharedFds+4*(slot-1):])
+		if int32(fd) < 0 {
+			continue
+		}
+		// Taken off the list when the call can no longer be kept from being made.
+		off := func() error { return p.Write(p.area.fd(slot), []byte{0xff, 0xff, 0xff, 0xff}) }
+		closing := NewCall(unix.SYS_CLOSE, uint64(fd))
+		if err := first.single(first.block, &closing, off); err != nil {
+			return err
+		}
+	}
 	return nil
 }

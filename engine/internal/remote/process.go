@@ -1,3 +1,5 @@
+//go:build amd64
+
 package remote
 
 import (
@@ -41,7 +43,7 @@ type Thread struct {
 	*ptrace.Thread
 	// Regs are the general registers as they were when the thread stopped, with a restartable sequence it was in
 	// aborted, as the kernel would have done.
-	Regs unix.PtraceRegs
+	Regs ptrace.Regs
 	// Mask is the set of blocked signals.
 	Mask uint64
 	// Stop is how the thread was found stopped: by us, or by job control.
@@ -67,7 +69,7 @@ const (
 func Freeze(t *ptrace.Tracer, pid int) (*Process, error) {
 	p := &Process{PID: pid, kernel: t.Kernel(), sock: -1}
 	if err := p.freeze(t); err != nil {
-		return nil, errors.Join(fmt.Errorf("freeze process %d: %w", pid, err), p.letGo())
+		return nil, errors.Join(fmt.Errorf("freeze process %d: %w", pid, err), wayOut(t, p.letGo))
 	}
 	return p, nil
 }
@@ -222,11 +224,11 @@ func (p *Process) letGo() error {
 			continue
 		}
 		// A tracee can be left only when it is stopped. One that does not stop, the end of our thread lets go.
-		if err := th.Halt(); err != nil {
+		if err := twice(th.Halt); err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		if err := th.Detach(); err != nil && !errors.Is(err, unix.ESRCH) {
+		if err := twice(th.Detach); err != nil && !errors.Is(err, unix.ESRCH) {
 			errs = append(errs, err)
 		}
 	}

@@ -1,3 +1,5 @@
+//go:build amd64
+
 package remote
 
 import (
@@ -14,10 +16,11 @@ import (
 // The scratch area is a mapping of ours in the process. It begins with a page that the blocks share:
 //
 //	0x00  scratchMagic
-//	0x10  length of the area
-//	0x20  descriptors of ours, 32 bits each, -1 for none: the park socket, our end of it until we have taken it,
-//	      then the slots that calls may use
+//	0x10  room for the head of a control message, so that the descriptor in it comes to lie in the first slot
+//	0x20  descriptors of ours, 32 bits each, -1 for none: one that we have sent, the park socket, our end of it until
+//	      we have taken it, then the slots that calls may use
 //	0x40  number of blocks
+//	0x48  length of the area
 //
 // Then come the blocks, one per thread, then for each thread a cell with a small table and some room for arguments, and
 // at the end the table and the room of the thread that is driven by default.
@@ -38,11 +41,16 @@ const (
 	mainTable = 32 << 10 // bytes, 512 entries
 	mainData  = 64 << 10
 
-	parkSlot  = 0 // index among the descriptors
-	otherSlot = 1
+	// Descriptor slots, counted from 1.
+	givenSlot = 1
+	parkSlot  = 2
+	otherSlot = 3
 	// FirstSlot is the first descriptor slot that calls may use, LastSlot the last.
-	FirstSlot = 3
+	FirstSlot = 4
 	LastSlot  = blkSharedFdsLen
+
+	sharedControl = 0x10
+	sharedLength  = 0x48
 )
 
 func layoutArea(threads int) area {
@@ -58,13 +66,13 @@ func roundUp(n, to uint64) uint64 { return (n + to - 1) / to * to }
 
 func (a *area) block(i int) uint64 { return a.start + blkSharedFirst + uint64(i)*blkBlockSize }
 func (a *area) cell(i int) uint64  { return a.start + a.cells + uint64(i)*cellSize }
-func (a *area) fd(slot int) uint64 { return a.start + blkSharedFds + 4*uint64(slot) }
+func (a *area) fd(slot int) uint64 { return a.start + blkSharedFds + 4*uint64(slot-1) }
 
 // header returns the area's first words.
 func (a *area) header() []byte {
-	b := make([]byte, 0x48)
+	b := make([]byte, sharedLength+8)
 	copy(b, scratchMagic)
-	binary.LittleEndian.PutUint64(b[0x10:], a.length)
+	binary.LittleEndian.PutUint64(b[sharedLength:], a.length)
 	for i := range blkSharedFdsLen {
 		binary.LittleEndian.PutUint32(b[blkSharedFds+4*i:], ^uint32(0))
 	}
@@ -93,11 +101,11 @@ func (p *Process) isLeftover(m Mapping) (bool, error) {
 	if m.Perms != "rwxp" || m.Inode != 0 || m.Path != "" {
 		return false, nil
 	}
-	var head [0x18]byte
+	var head [sharedLength + 8]byte
 	if err := p.Read(m.Start, head[:]); err != nil {
 		return false, err
 	}
-	return string(head[:16]) == scratchMagic && binary.LittleEndian.Uint64(head[16:]) == m.size(), nil
+	return string(head[:16]) == scratchMagic && binary.LittleEndian.Uint64(head[sharedLength:]) == m.size(), nil
 }
 
 // isBusy tells whether a thread has not left a scratch area of a dead engine for good: a signal handler that runs on the

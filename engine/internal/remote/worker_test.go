@@ -1,3 +1,5 @@
+//go:build amd64
+
 package remote
 
 import (
@@ -24,10 +26,12 @@ const (
 	envStep   = "STASIS_WORKER_STEP"   // die of SIGKILL before the so-maniest call through the kernel's door
 	envSignal = "STASIS_WORKER_SIGNAL" // and before that send a signal, TID:NUMBER
 	envRepeat = "STASIS_WORKER_REPEAT" // visit again and again
-	envStay   = "STASIS_WORKER_STAY"   // stop the victim (SIGSTOP) and die of SIGKILL in the middle
 )
 
 func TestMain(m *testing.M) {
+	if os.Getenv(envGoVictim) != "" {
+		goVictim()
+	}
 	if os.Getenv(envPID) != "" {
 		if err := work(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -131,27 +135,19 @@ func writeMemory(p *Process) error {
 		return err
 	}
 	defer unix.Close(file)
-	open := []Call{{Nr: unix.SYS_PIDFD_OPEN, Slot: FirstSlot, Args: [6]uint64{uint64(os.Getpid())}}}
-	if err := errors.Join(p.Run(open), Must(open)); err != nil {
-		return err
-	}
-	get := []Call{
-		{Nr: unix.SYS_PIDFD_GETFD, Slot: FirstSlot + 1, Args: [6]uint64{open[0].Ret, uint64(file)}},
-		{Nr: unix.SYS_CLOSE, Slot: FirstSlot, Args: [6]uint64{open[0].Ret}},
-	}
-	if err := errors.Join(p.Run(get), Must(get)); err != nil {
+	fd, err := p.GiveFile(file)
+	if err != nil {
 		return err
 	}
 	const chunk = 8 << 20
 	var writes []Call
 	for at := largest.Start; at < largest.End; at += chunk {
-		writes = append(writes, NewCall(unix.SYS_PWRITE64, get[0].Ret, at, min(chunk, largest.End-at), at-largest.Start))
+		writes = append(writes, NewCall(unix.SYS_PWRITE64, fd, at, min(chunk, largest.End-at), at-largest.Start))
 	}
 	if n, err := p.RunBulk(writes); err != nil || n != len(writes) {
 		return fmt.Errorf("%d of %d writes: %w", n, len(writes), err)
 	}
-	closing := []Call{{Nr: unix.SYS_CLOSE, Slot: FirstSlot + 1, Args: [6]uint64{get[0].Ret}}}
-	return errors.Join(Must(writes), p.Run(closing), Must(closing))
+	return errors.Join(Must(writes), p.TakeBack(fd))
 }
 
 // startWorker starts a worker on a victim.

@@ -35,8 +35,9 @@
 	.set policy_action, 2		# it does if the handler lacks SA_RESTART (ERESTARTSYS)
 
 	# The head of the scratch area, shared by the blocks of a process. scratch.go has the same numbers.
-	.set shared_fds, 0x20		# 8 descriptors of ours, -1 where there is none; the first is the park socket
+	.set shared_fds, 0x20		# 8 descriptors of ours, -1 where there is none
 	.set shared_fds_len, 8
+	.set shared_park, 0x24		# the second is the park socket
 	.set shared_blocks, 0x40	# how many blocks there are
 	.set shared_first, 0x1000	# where the first one lies
 	.set block_size, 0x480
@@ -274,7 +275,7 @@ next:	movl	(%r12), %eax
 # A long table looks after each call whether the engine is still there, or wants it to stop.
 	cmpl	$0, bulk(%rip)
 	je	next
-	movl	shared_fds(%rbx), %edi
+	movl	shared_park(%rbx), %edi
 	leaq	message(%rip), %rsi
 	movl	$8, %edx
 	movl	$MSG_DONTWAIT, %r10d
@@ -287,7 +288,7 @@ next:	movl	(%r12), %eax
 	jz	restart
 
 done:	movl	%r13d, left(%rip)
-	movl	shared_fds(%rbx), %edi
+	movl	shared_park(%rbx), %edi
 	leaq	name(%rip), %rsi
 	movl	$8, %edx
 	movl	$MSG_NOSIGNAL, %r10d
@@ -297,7 +298,7 @@ done:	movl	%r13d, left(%rip)
 	syscall
 
 # Waits for the word to run the table again. The end of the file is the end of the engine.
-park:	movl	shared_fds(%rbx), %edi
+park:	movl	shared_park(%rbx), %edi
 	leaq	message(%rip), %rsi
 	movl	$8, %edx
 	movl	$SYS_read, %eax
