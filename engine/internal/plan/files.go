@@ -40,6 +40,11 @@ type Open struct {
 	How  How
 	Key  string // of OpenInherit
 	Pipe *Pipe  // of OpenPipe and OpenFIFO
+
+	// Itself says that the file is opened with its own flags. A file that is only mapped is not: mappings are made of one that is
+	// opened for them, once for each of the flags in Map.
+	Itself bool
+	Map    []uint32 // in ascending order
 }
 
 // A Pipe is what is to be known of a pipe or fifo that Opens make. The first Open that has it makes it. Where no end of one side is
@@ -73,7 +78,8 @@ type opener struct {
 	r     *images.Report
 	files map[snapshot.FileID]*snapshot.File
 	used  map[snapshot.FileID]bool
-	nodes map[snapshot.FileID]bool // names of fifos and terminals: not opened for themselves
+	maps  map[snapshot.FileID][]uint32 // the flags with which a file has to be opened for mappings
+	nodes map[snapshot.FileID]bool     // names of fifos and terminals: not opened for themselves
 	pipes map[snapshot.PipeID]*Pipe
 }
 
@@ -81,7 +87,7 @@ type opener struct {
 func (p *Plan) openFiles(r *images.Report) {
 	o := &opener{
 		plan: p, r: r, files: make(map[snapshot.FileID]*snapshot.File), used: make(map[snapshot.FileID]bool),
-		nodes: make(map[snapshot.FileID]bool), pipes: make(map[snapshot.PipeID]*Pipe),
+		maps: make(map[snapshot.FileID][]uint32), nodes: make(map[snapshot.FileID]bool), pipes: make(map[snapshot.PipeID]*Pipe),
 	}
 	for _, f := range p.Tree.Files {
 		o.files[f.ID] = f
@@ -90,8 +96,8 @@ func (p *Plan) openFiles(r *images.Report) {
 	o.findPipes()
 	for _, f := range p.Tree.Files {
 		switch {
-		case f.Object == nil, o.nodes[f.ID] && !o.used[f.ID]:
-		case !o.used[f.ID]:
+		case f.Object == nil, o.nodes[f.ID] && !o.used[f.ID] && o.maps[f.ID] == nil:
+		case !o.used[f.ID] && o.maps[f.ID] == nil:
 			r.Note("%s: nobody has it, and it is not opened", images.FileName(uint32(f.ID)))
 		default:
 			o.open(f)
@@ -112,10 +118,16 @@ func (o *opener) users() {
 		o.directory(c.Root, "a root directory")
 	}
 	for _, s := range t.Spaces {
+		o.used[s.Exe] = true
 		o.mapped(s.Exe, "a program")
 		for i := range s.VMAs {
-			if s.VMAs[i].Kind.OfFile() {
-				o.mapped(s.VMAs[i].File, "mapped")
+			v := &s.VMAs[i]
+			if !v.Kind.OfFile() {
+				continue
+			}
+			if at, found := slices.BinarySearch(o.maps[v.File], v.OpenFlags); !found {
+				o.maps[v.File] = slices.Insert(o.maps[v.File], at, v.OpenFlags)
+				o.mapped(v.File, "mapped")
 			}
 		}
 	}
@@ -130,7 +142,6 @@ func (o *opener) users() {
 }
 
 func (o *opener) regular(id snapshot.FileID, what string) *snapshot.Regular {
-	o.used[id] = true
 	f := o.files[id]
 	if f == nil || f.Object == nil {
 		return nil // said by those who looked for it
@@ -143,6 +154,7 @@ func (o *opener) regular(id snapshot.FileID, what string) *snapshot.Regular {
 }
 
 func (o *opener) directory(id snapshot.FileID, what string) {
+	o.used[id] = true
 	if f := o.regular(id, what); f != nil && f.Mode != nil && *f.Mode&modeMask != modeDir {
 		o.r.Damaged(images.FileName(uint32(id)), "%s is %s, and no directory", f.Path.Name, what)
 	}
@@ -204,7 +216,7 @@ func (o *opener) findPipes() {
 // open plans one file.
 func (o *opener) open(f *snapshot.File) {
 	where := images.FileName(uint32(f.ID))
-	open := Open{File: f, Key: inheritKey(o.plan.Tree, f)}
+	open := Open{File: f, Key: inheritKey(o.plan.Tree, f), Itself: o.used[f.ID], Map: o.maps[f.ID]}
 	inherited := open.Key != "" && slices.Contains(o.plan.Options.Inherit, open.Key)
 	switch object := f.Object.(type) {
 	case *snapshot.Regular:

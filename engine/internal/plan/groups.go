@@ -95,12 +95,27 @@ func (s *shaper) share(n, by *node) Share {
 			share |= thing.kind
 			continue
 		}
-		s.r.Unsupported(pstreeName, "process %d shares %s with process %d, which does not fork it", n.pid, shareNames[thing.kind], first.pid)
-	}
-	if share&ShareHandlers != 0 && share&ShareMemory == 0 {
-		s.r.Damaged(pstreeName, "process %d shares its signal handlers with process %d, and not its memory", n.pid, by.pid)
+		s.unshared = append(s.unshared, unshared{n, first, thing.kind})
 	}
 	return share
+}
+
+// unshared is something that a process has in common with one that does not fork it.
+type unshared struct {
+	n, first *node
+	kind     Share
+}
+
+// checkShares says which of what processes share cannot be made.
+func (s *shaper) checkShares() {
+	for _, u := range s.unshared {
+		s.r.Unsupported(pstreeName, "process %d shares %s with process %d, which does not fork it", u.n.pid, shareNames[u.kind], u.first.pid)
+	}
+	for _, step := range s.steps {
+		if step.Share&ShareHandlers != 0 && step.Share&ShareMemory == 0 {
+			s.r.Damaged(pstreeName, "process %d shares its signal handlers with process %d, and not its memory", step.PID, step.By)
+		}
+	}
 }
 
 func (n *node) has(thing sharedThing) bool {

@@ -154,9 +154,14 @@ func (p *Plan) openText(b *strings.Builder, o *Open) {
 		if object.Path.Mount != -1 {
 			fmt.Fprintf(b, " of mount %d", object.Path.Mount)
 		}
-		fmt.Fprintf(b, ", flags %#o", o.File.Flags)
+		if o.Itself {
+			fmt.Fprintf(b, ", flags %#o", o.File.Flags)
+		}
 		if object.Pos != 0 {
 			fmt.Fprintf(b, ", at %d", object.Pos)
+		}
+		for _, flags := range o.Map {
+			fmt.Fprintf(b, ", to be mapped with flags %#o", flags)
 		}
 	case *snapshot.PipeEnd, *snapshot.FIFOEnd:
 		fmt.Fprintf(b, " %d, flags %#o", o.Pipe.ID, o.File.Flags)
@@ -169,6 +174,8 @@ func (p *Plan) openText(b *strings.Builder, o *Open) {
 		if o.Pipe.Writers == 0 {
 			b.WriteString(", nobody writes")
 		}
+	case *snapshot.TTY:
+		fmt.Fprintf(b, " %d, flags %#o", object.Terminal, o.File.Flags)
 	default:
 		fmt.Fprintf(b, " %s, flags %#o", object.Kind(), o.File.Flags)
 	}

@@ -1,6 +1,8 @@
 package plan
 
 import (
+	"math"
+
 	"stasis.example/engine/internal/images"
 	"stasis.example/engine/internal/snapshot"
 	"stasis.example/image"
@@ -18,7 +20,8 @@ import (
 //	                      the parent, as a subreaper, gets the process
 //
 // Where the leader of a session is gone, a helper with its number leads it until all are there. Groups come afterwards, by
-// setpgid, with helpers for those whose leader is gone. This makes every shape that processes can get into by themselves.
+// setpgid, with helpers for those whose leader is gone. What is left out are trees in which a leader was given from one
+// subreaper to another, and left members of its session with both; they are refused.
 
 // anySession is what a process that will lead a session needs to be born in.
 const anySession = -1
@@ -77,31 +80,61 @@ type shaper struct {
 	anon     int     // helpers without a number of their own
 	tangle   int
 	shared   map[sharedThing]*node // who has it first
+	unshared []unshared
 }
+
+// maxAttempts bounds how often a tree is tried. Each attempt decides for one more leader what it is born in.
+const maxAttempts = 64
 
 // shape returns the steps that make the processes of a tree.
 func shape(t *snapshot.Tree, shellJob bool, r *images.Report) []Step {
 	if t.Root() == nil {
 		return nil // which has been said
 	}
-	s := &shaper{r: r, byPID: make(map[int]*node), sessions: make(map[int]*session), groups: make(map[int]int), shared: make(map[sharedThing]*node)}
-	if !s.adopt(t, shellJob) || !s.legal(t) {
-		return nil
+	forced := make(map[int]int)
+	for range maxAttempts {
+		s := &shaper{
+			r: r, byPID: make(map[int]*node), sessions: make(map[int]*session), groups: make(map[int]int), shared: make(map[sharedThing]*node),
+		}
+		if !s.adopt(t, shellJob) || !s.legal(t) {
+			return nil
+		}
+		s.walk()
+		s.demands(forced)
+		stuck := s.forkAll()
+		if len(stuck) == 0 {
+			s.setGroups()
+			s.finish()
+			s.checkShares()
+			return s.steps
+		}
+		if s.tangle > maxTangle || !force(forced, stuck) {
+			for _, n := range stuck {
+				r.Unsupported(pstreeName, "process %d cannot be brought into session %d as a child of process %d", n.pid, n.born, n.parent.pid)
+			}
+			return nil
+		}
 	}
-	s.walk()
-	s.demands()
-	if !s.forkAll() {
-		return nil
+	r.Unsupported(pstreeName, "no order is found in which the processes can be made")
+	return nil
+}
+
+// force decides for the parent of a process that found no way that it is to be born in the session that the process needs.
+func force(forced map[int]int, stuck []*node) bool {
+	for _, n := range stuck {
+		p := n.parent
+		if _, is := forced[p.pid]; p.leads() && p.parent != nil && !is && n.born != p.pid {
+			forced[p.pid] = n.born
+			return true
+		}
 	}
-	s.setGroups()
-	s.finish()
-	return s.steps
+	return false
 }
 
 var pstreeName = image.PSTree.File(0)
 
 // adopt makes the nodes. Where the tree is a shell job, the session and the group that its root has from outside become those of
-// whoever restores it.
+// whoever restores it, and so does the group of that session's leader, the shell.
 func (s *shaper) adopt(t *snapshot.Tree, shellJob bool) bool {
 	root := t.Root()
 	if root.State == snapshot.Dead {
@@ -121,7 +154,7 @@ func (s *shaper) adopt(t *snapshot.Tree, shellJob bool) bool {
 		n := &node{pid: task.PID.Num(), task: task, session: task.Session, group: task.Group}
 		if root.Session != num && task.Session == root.Session {
 			n.session = outside
-			if root.Group != num && task.Group == root.Group {
+			if root.Group != num && task.Group == root.Group || task.Group == root.Session {
 				n.group = outside
 			}
 		}
@@ -180,7 +213,7 @@ func (s *shaper) legal(t *snapshot.Tree) bool {
 		}
 		sess := s.sessions[n.session]
 		if sess == nil {
-			sess = &session{leader: s.byPID[n.session]}
+			sess = &session{leader: s.byPID[n.session], low: math.MaxInt}
 			s.sessions[n.session] = sess
 		}
 	}
@@ -218,16 +251,13 @@ func (s *shaper) walk() {
 	}
 	for _, n := range s.nodes {
 		sess := s.sessions[n.session]
-		if sess.high == 0 {
-			sess.low, sess.high = n.in, n.in
-		}
 		sess.low, sess.high = min(sess.low, n.in), max(sess.high, n.in)
 	}
 }
 
 // demands finds out in which session each has to be born: children first, since what a leader's children need decides where
-// the leader has to come from.
-func (s *shaper) demands() {
+// the leader has to come from. Where they need different things the first is taken, unless forced says which.
+func (s *shaper) demands(forced map[int]int) {
 	for i := len(s.nodes) - 1; i >= 0; i-- {
 		n := s.nodes[i]
 		if !n.leads() {
@@ -236,6 +266,10 @@ func (s *shaper) demands() {
 		}
 		n.born = anySession
 		if n.parent == nil {
+			continue
+		}
+		if born, is := forced[n.pid]; is {
+			n.born = born
 			continue
 		}
 		for _, c := range n.children {
@@ -261,8 +295,8 @@ func (s *shaper) below(id int, n *node) bool {
 	return sess.low >= n.in && sess.high < n.out
 }
 
-// forkAll makes all processes. It reports whether it could.
-func (s *shaper) forkAll() bool {
+// forkAll makes all processes. It returns those that it found no way for.
+func (s *shaper) forkAll() []*node {
 	root := s.nodes[0]
 	root.nowSession, root.nowGroup = outside, outside
 	waiting := s.fork(root, Step{Op: Fork, PID: root.pid, Share: s.share(root, nil)})
@@ -279,14 +313,11 @@ func (s *shaper) forkAll() bool {
 			}
 		}
 		if !progress && !s.lead(left) {
-			for _, n := range left {
-				s.r.Unsupported(pstreeName, "process %d cannot be brought into session %d as a child of process %d", n.pid, n.born, n.parent.pid)
-			}
-			return false
+			return left
 		}
 		waiting = left
 	}
-	return true
+	return nil
 }
 
 // fork makes a process and all descendants that can be made the plain way. It returns those that cannot.

@@ -79,6 +79,20 @@ func (p *Plan) placeFills() {
 			owner[t.PID.Num()] = pid
 		}
 	}
+	// A helper has to have the memory that the process it forks shall get.
+	from := make(map[int]int)
+	for i := len(p.Steps) - 1; i >= 0; i-- {
+		s := &p.Steps[i]
+		if s.Op != Fork {
+			continue
+		}
+		if m := byPID[s.PID]; m != nil && len(m.Inherit) > 0 {
+			from[s.PID] = m.From
+		}
+		if from[s.PID] != 0 && from[s.PID] != s.By {
+			from[s.By] = from[s.PID]
+		}
+	}
 	filled := make(map[int]bool, len(p.Memory))
 	var steps []Step
 	fill := func(pid int) {
@@ -88,8 +102,8 @@ func (p *Plan) placeFills() {
 		}
 	}
 	for _, s := range p.Steps {
-		if m := byPID[s.PID]; s.Op == Fork && m != nil && len(m.Inherit) > 0 {
-			fill(owner[m.From])
+		if s.Op == Fork && from[s.PID] != 0 {
+			fill(owner[from[s.PID]])
 		}
 		steps = append(steps, s)
 	}
