@@ -192,6 +192,9 @@ func TestArch(t *testing.T) {
 // TestMissing takes away one image after the other. Each is missed by name; nothing that the processes have goes unnoticed.
 func TestMissing(t *testing.T) {
 	for _, g := range goldens {
+		if g.name == "family" {
+			continue // has many images, and none that the others have not
+		}
 		t.Run(g.name, func(t *testing.T) {
 			d := load(t, g.path)
 			names, err := d.Names()
