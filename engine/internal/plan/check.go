@@ -25,6 +25,9 @@ func (p *Plan) check(set *images.Set, r *images.Report) {
 func (p *Plan) checkTask(task *snapshot.Task, r *images.Report) {
 	name := image.IDs.File(uint64(task.PID.Num()))
 	own, dumper := &task.Namespaces, &p.Tree.Origin.Namespaces
+	if *dumper == (snapshot.Namespaces{}) {
+		return // the inventory does not say, which has been said
+	}
 	for _, ns := range []struct {
 		kind        string
 		own, dumper uint32
@@ -38,8 +41,8 @@ func (p *Plan) checkTask(task *snapshot.Task, r *images.Report) {
 		}
 	}
 	for _, thread := range task.Threads {
-		if set := p.Tree.Origin.CgroupSet; thread.CgroupSet != 0 && thread.CgroupSet != set {
-			r.Note("%s: the thread was in another control group than the dump; it will be in that of whoever restores it", images.CoreName(thread.TID.Num()))
+		if set := p.Tree.Origin.CgroupSet; set != 0 && thread.CgroupSet != 0 && thread.CgroupSet != set {
+			r.Note("processes were in another control group than the program that dumped them; they will be in that of whoever restores them")
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -23,8 +24,9 @@ func FuzzMake(f *testing.F) {
 		name string
 		data []byte
 	}
-	dumps := make([][]file, len(goldens))
-	for i, g := range goldens {
+	small := slices.DeleteFunc(slices.Clone(goldens), func(g goldenDump) bool { return g.name == "family" || g.name == "tree" })
+	dumps := make([][]file, len(small))
+	for i, g := range small {
 		d := load(f, g.path)
 		names, err := d.Names()
 		if err != nil {
@@ -45,9 +47,9 @@ func FuzzMake(f *testing.F) {
 	}
 	f.Add(uint8(2), []byte{0, 0, 40, 7})
 	f.Add(uint8(3), []byte{2, 0, 9, 200, 3, 1, 0, 255})
-	f.Add(uint8(4), []byte{})
+	f.Add(uint8(0), []byte{})
 	f.Fuzz(func(t *testing.T, which uint8, edits []byte) {
-		n := int(which) % len(goldens)
+		n := int(which) % len(small)
 		files := slices.Clone(dumps[n])
 		for i := 0; i+4 <= len(edits) && i < 64; i += 4 {
 			at := int(edits[i]) % len(files)
@@ -63,7 +65,7 @@ func FuzzMake(f *testing.F) {
 			write(t, d, file.name, file.data)
 		}
 		start := time.Now()
-		p, err := Make(d, goldens[n].options)
+		p, err := Make(d, small[n].options)
 		if took := time.Since(start); took > 10*time.Second {
 			t.Errorf("it took %v", took)
 		}
@@ -83,8 +85,8 @@ func FuzzMake(f *testing.F) {
 		if err := r.Err(); err != nil {
 			t.Fatalf("what was encoded is refused: %v", err)
 		}
-		if diff := cmp.Diff(p.Tree, again); diff != "" {
-			t.Errorf("-first +second:\n%s", diff)
+		if !reflect.DeepEqual(p.Tree, again) {
+			t.Errorf("-first +second:\n%s", cmp.Diff(p.Tree, again))
 		}
 	})
 }

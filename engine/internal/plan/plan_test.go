@@ -97,10 +97,12 @@ func addPages(t testing.TB, to, from image.Dir, id uint64) {
 	write(t, to, image.Pages.File(uint64(p.PagesID())), make([]byte, size))
 }
 
-var goldens = []struct {
+type goldenDump struct {
 	name, path string
 	options    Options
-}{
+}
+
+var goldens = []goldenDump{
 	{"tree", "../../../image/testdata/golden/tree", Options{Arch: snapshot.AMD64}},
 	{"family", "testdata/criu/family", Options{}},
 	{"state", "testdata/criu/state", Options{}},
