@@ -15,7 +15,7 @@ import (
 	"stasis.example/image/entry"
 )
 
-// maxAuxv is how many words of the auxiliary vector CRIU takes.
+// maxAuxv is how many words of the auxiliary vector CRIU takes. A longer one is for stasis only.
 const maxAuxv = 46
 
 // extName is the field of a mapping's extension that has its name.
@@ -34,10 +34,14 @@ func Encode(from *snapshot.Tree, to *images.Set, r *images.Report) {
 		}
 		done[t.Space] = true
 		where := image.MM.File(uint64(p.Entry.PID))
-		if s := spaces[t.Space]; s != nil {
-			p.MM = encodeSpace(where, s, r)
-		} else {
+		s := spaces[t.Space]
+		if s == nil {
 			r.Unsupported(where, "address space %d is not in the snapshot", t.Space)
+			continue
+		}
+		p.MM = encodeSpace(where, s, r)
+		if len(s.Auxv) > maxAuxv {
+			to.StasisOnly()
 		}
 	}
 }
@@ -47,9 +51,6 @@ func encodeSpace(where string, s *snapshot.Space, r *images.Report) *entry.MM {
 		MMStartCode: s.StartCode, MMEndCode: s.EndCode, MMStartData: s.StartData, MMEndData: s.EndData, MMStartStack: s.StartStack,
 		MMStartBrk: s.StartBrk, MMBrk: s.Brk, MMArgStart: s.ArgStart, MMArgEnd: s.ArgEnd, MMEnvStart: s.EnvStart, MMEnvEnd: s.EnvEnd,
 		ExeFileID: uint32(s.Exe), MMSavedAuxv: s.Auxv, Dumpable: new(int32(s.Dumpable)), THPDisabled: &s.THPDisabled,
-	}
-	if len(s.Auxv) > maxAuxv {
-		r.Unsupported(where, "the auxiliary vector has %d words, CRIU takes %d", len(s.Auxv), maxAuxv)
 	}
 	e.VMAs = make([]entry.VMA, 0, len(s.VMAs)+len(s.Guards))
 	for i := range s.VMAs {
