@@ -117,10 +117,6 @@ static int notify(struct action *a)
 	criu_notify_arg_t na = &a->resp.notify;
 	int ret = 0, sent;
 
-	if (!a->resp.has_notify) {
-		errtext_set(o, "the peer sent a notification without content");
-		return -EBADMSG;
-	}
 	if (o && o->notify)
 		ret = o->notify(na->script, na);
 	else if (o && o->notify_data)
