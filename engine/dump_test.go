@@ -1,3 +1,5 @@
+//go:build amd64
+
 package engine
 
 import (
@@ -15,16 +17,19 @@ import (
 
 func TestMain(m *testing.M) { testkit.Main(m) }
 
-// restored are the victims that are dumped by the engine, restored by CRIU, and then check themselves.
-var restored = []struct {
+// victims are programs that check themselves.
+var victims = []struct {
 	name  string
 	args  []string
 	needs []testkit.Requirement
 }{
 	{name: "counter"},
-	{name: "mem", args: []string{"4"}},
+	{name: "interrupted", args: []string{"pause"}},
+	{name: "interrupted", args: []string{"read"}},
+	{name: "interrupted", args: []string{"futex"}},
+	{name: "interrupted", args: []string{"wait"}},
 	{name: "pipes"},
-	{name: "python", needs: []testkit.Requirement{testkit.Python}},
+	{name: "rseq"},
 	{name: "shell"},
 	{name: "signals"},
 	{name: "threads"},
@@ -32,10 +37,21 @@ var restored = []struct {
 	{name: "tree"},
 }
 
+// refused are victims that have something that cannot be saved yet.
+var refused = []struct {
+	name  string
+	args  []string
+	needs []testkit.Requirement
+	why   string
+}{
+	{name: "mem", args: []string{"4"}, why: "shared memory cannot be saved yet"},
+	{name: "python", needs: []testkit.Requirement{testkit.Python}, why: "deleted files cannot be saved yet"},
+}
+
 // What the engine dumps and CRIU restores is as it was.
 func TestDumpIsRestoredByCRIU(t *testing.T) {
-	for _, v := range restored {
-		t.Run(v.name, func(t *testing.T) {
+	for _, v := range victims {
+		t.Run(strings.Join(append([]string{v.name}, v.args...), "-"), func(t *testing.T) {
 			testkit.Need(t, append(v.needs, testkit.Root, testkit.CRIU, testkit.VictimProgram(v.name))...)
 			victim := testkit.StartVictim(t, v.name, v.args...)
 			images := t.TempDir()
@@ -54,8 +70,8 @@ func TestDumpIsRestoredByCRIU(t *testing.T) {
 
 // A tree that is left running is as it was.
 func TestDumpLeavesRunning(t *testing.T) {
-	for _, v := range restored {
-		t.Run(v.name, func(t *testing.T) {
+	for _, v := range victims {
+		t.Run(strings.Join(append([]string{v.name}, v.args...), "-"), func(t *testing.T) {
 			testkit.Need(t, append(v.needs, testkit.Root, testkit.VictimProgram(v.name))...)
 			victim := testkit.StartVictim(t, v.name, v.args...)
 			for range 3 {
@@ -63,6 +79,21 @@ func TestDumpLeavesRunning(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
+			}
+			victim.MustVerify()
+		})
+	}
+}
+
+// A tree that has what cannot be saved is refused by name, and goes on running.
+func TestDumpRefuses(t *testing.T) {
+	for _, v := range refused {
+		t.Run(strings.Join(append([]string{v.name}, v.args...), "-"), func(t *testing.T) {
+			testkit.Need(t, append(v.needs, testkit.Root, testkit.VictimProgram(v.name))...)
+			victim := testkit.StartVictim(t, v.name, v.args...)
+			err := dumpTo(t, New(), t.TempDir(), victim.Pid, nil)
+			if !errors.Is(err, errors.ErrUnsupported) || !strings.Contains(err.Error(), v.why) {
+				t.Errorf("the dump: %v, want %q", err, v.why)
 			}
 			victim.MustVerify()
 		})

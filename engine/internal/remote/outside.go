@@ -1,3 +1,5 @@
+//go:build amd64
+
 package remote
 
 // Disturbed is the page that Enter writes to. What is in it has to be read before, where it matters.
