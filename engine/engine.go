@@ -136,11 +136,8 @@ func (c *conn) deliver(m *criu.Message) bool {
 }
 
 // notify tells of a stage and waits for the answer.
-func (c *conn) notify(ctx context.Context, stage string, pid int) error {
+func (c *conn) notify(ctx context.Context, stage string) error {
 	n := &rpc.Notify{Script: &stage}
-	if pid != 0 {
-		n.PID = new(int32(pid))
-	}
 	c.mu.Lock()
 	c.notified = true
 	c.mu.Unlock()

@@ -19,7 +19,7 @@ import (
 )
 
 // notifier tells of a stage, and returns an error if whoever was told refuses to go on.
-type notifier func(ctx context.Context, stage string, pid int) error
+type notifier func(ctx context.Context, stage string) error
 
 // serve does what a request asks.
 func (e *Engine) serve(ctx context.Context, req *rpc.Req, notify notifier) (*rpc.Resp, error) {
@@ -98,7 +98,7 @@ func (e *Engine) dump(ctx context.Context, opts *rpc.Opts, notify notifier) (*rp
 		d.fate = leftRunning
 	}
 	if value(opts.NotifyScripts) {
-		d.notify = func(stage string) error { return notify(ctx, stage, d.pid) }
+		d.notify = func(stage string) error { return notify(ctx, stage) }
 	}
 	err = d.run(ctx)
 	if err == nil {
