@@ -3,6 +3,7 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
 
 	"stasis.example/engine/internal/collect"
@@ -66,7 +67,8 @@ func collectors() []collector {
 func collectAll(t *collect.Tree) error {
 	for _, c := range collectors() {
 		if err := c.collect(t); err != nil {
-			return fmt.Errorf("collect %s: %w", c.name, err)
+			// What is known to be out of the question by now may be the reason.
+			return errors.Join(t.Report.Err(), fmt.Errorf("collect %s: %w", c.name, err))
 		}
 	}
 	for p := range t.Alive() {

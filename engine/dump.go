@@ -82,12 +82,14 @@ func (d *dump) frozen(tr *ptrace.Tracer) error {
 	if err := collectAll(d.tree); err != nil {
 		return err
 	}
+	d.log.info("looked at from outside")
 	if err := d.refuse(); err != nil {
 		return err
 	}
 	if err := d.findPages(); err != nil {
 		return err
 	}
+	d.log.info("pages found")
 	for p := range d.tree.Alive() {
 		if err := p.Remote.Enter(); err != nil {
 			return err
@@ -100,9 +102,11 @@ func (d *dump) frozen(tr *ptrace.Tracer) error {
 	if err := d.refuse(); err != nil {
 		return err
 	}
+	d.log.info("asked from inside")
 	if err := d.writePages(); err != nil {
 		return err
 	}
+	d.log.info("pages written")
 	for p := range d.tree.Alive() {
 		if err := p.Remote.Restore(); err != nil {
 			return err
@@ -221,29 +225,76 @@ func (d *dump) writePages() error {
 
 // seal lets the tree's fate happen.
 func (d *dump) seal() error {
-	signal := unix.Signal(0)
 	switch d.fate {
-	case leftRunning:
-		return d.undo.undo()
 	case leftStopped:
-		signal = unix.SIGSTOP
+		if err := d.signal(unix.SIGSTOP); err != nil {
+			return err
+		}
+		return errors.Join(d.undo.undo(), d.waitStopped())
 	case killed:
-		signal = unix.SIGKILL
+		if err := d.signal(unix.SIGKILL); err != nil {
+			return err
+		}
+		// The leaders are let go with the thread that traced them.
+		d.undo.forget()
+		return d.bury()
 	}
+	return d.undo.undo()
+}
+
+// signal sends a signal to all processes.
+func (d *dump) signal(sig unix.Signal) error {
 	var errs []error
 	for p := range d.tree.Alive() {
-		if err := unix.PidfdSendSignal(p.PIDFD, signal, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
-			errs = append(errs, fmt.Errorf("send %v to process %d: %w", signal, p.PID, err))
+		if err := unix.PidfdSendSignal(p.PIDFD, sig, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+			errs = append(errs, fmt.Errorf("send %v to process %d: %w", sig, p.PID, err))
 		}
 	}
-	if d.fate == leftStopped {
-		return errors.Join(append(errs, d.undo.undo())...)
-	}
-	if len(errs) == 0 {
-		// The dead are let go with the thread that traced them.
-		d.undo.forget()
-	}
 	return errors.Join(errs...)
+}
+
+// bury waits for the threads that were killed, but for the leaders, which are others' to wait for. Left to themselves their
+// numbers may be taken for some time after the process is gone and was waited for: the kernel frees them last
+// (kernel/exit.c: release_task). A restore that follows at once would find them in use.
+func (d *dump) bury() error {
+	for p := range d.tree.Alive() {
+		for _, th := range p.Remote.Threads {
+			if th.TID == p.PID {
+				continue
+			}
+			for {
+				// It may have been about to stop once more.
+				if _, err := th.Wait(); errors.Is(err, ptrace.ErrGone) || errors.Is(err, unix.ECHILD) {
+					break
+				} else if err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// waitStopped waits until all processes have stopped: a signal that was sent to one that stands still takes its time.
+func (d *dump) waitStopped() error {
+	const patience = 10 * time.Second
+	deadline := time.Now().Add(patience)
+	for p := range d.tree.Alive() {
+		for pause := int64(0); ; pause = min(2*pause+1000, 1e6) {
+			stat, err := p.Dir.Stat()
+			if err != nil {
+				return err
+			}
+			if stat.State == 'T' || stat.State == 'Z' {
+				break
+			}
+			if time.Now().After(deadline) {
+				return fmt.Errorf("process %d does not stop: %w", p.PID, ptrace.ErrTimeout)
+			}
+			d.kernel.Pause(pause)
+		}
+	}
+	return nil
 }
 
 // release closes what is left open.

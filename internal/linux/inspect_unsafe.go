@@ -113,3 +113,15 @@ func (k *Kernel) fcntl(fd, cmd int, arg unsafe.Pointer) error {
 	_, _, errno := syscall.RawSyscall(unix.SYS_FCNTL, uintptr(fd), uintptr(cmd), uintptr(arg))
 	return fail("fcntl", 0, errno)
 }
+
+// SameTarget tells whether a descriptor of a task is the file that one of its epoll files watches under the number target; nth
+// counts those that it watches under the same number.
+func (k *Kernel) SameTarget(pid, fd, epoll, target, nth int) (bool, error) {
+	if err := k.step("kcmp"); err != nil {
+		return false, err
+	}
+	const epollTarget = 7 // KCMP_EPOLL_TFD
+	slot := struct{ epoll, target, nth uint32 }{uint32(epoll), uint32(target), uint32(nth)}
+	n, _, errno := syscall.RawSyscall6(unix.SYS_KCMP, uintptr(pid), uintptr(pid), epollTarget, uintptr(fd), uintptr(unsafe.Pointer(&slot)), 0)
+	return n == 0 && errno == 0, fail("kcmp", pid, errno)
+}

@@ -4,6 +4,8 @@ package collect
 
 import (
 	"fmt"
+	"slices"
+	"sort"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -64,22 +66,28 @@ func (t *Tree) Open(p *Process, fd int) (f *File, isNew bool, err error) {
 		return nil, false, err
 	}
 	key := openKey{link, info.Ino, info.Pos, info.Flags &^ unix.O_CLOEXEC}
-	for _, other := range t.Files.open[key] {
-		same, err := t.Kernel.Same(p.PID, other.Process.PID, linux.SameFile, fd, other.FD)
+	// Those that look alike are kept in the kernel's order.
+	alike := t.Files.open[key]
+	var failed error
+	at, found := sort.Find(len(alike), func(i int) int {
+		n, err := t.Kernel.Order(p.PID, alike[i].Process.PID, linux.SameFile, fd, alike[i].FD)
 		if err != nil {
-			return nil, false, err
+			failed = err
 		}
-		if same {
-			other.Info.Locks = append(other.Info.Locks, info.Locks...)
-			return other, false, nil
-		}
+		return n
+	})
+	if failed != nil {
+		return nil, false, failed
+	}
+	if found {
+		return alike[at], false, nil
 	}
 	f = t.Files.add(&File{Process: p, FD: fd, Link: link, Path: p.Path(name), Info: info})
 	f.Flags = key.flags
 	if t.Files.open == nil {
 		t.Files.open = make(map[openKey][]*File)
 	}
-	t.Files.open[key] = append(t.Files.open[key], f)
+	t.Files.open[key] = slices.Insert(alike, at, f)
 	return f, true, nil
 }
 

@@ -44,6 +44,10 @@ func Collect(t *collect.Tree) error {
 				return err
 			}
 		}
+		if !p.Space {
+			// Two processes cannot both be driven in one address space.
+			t.Report.Unsupported(p.Where(), "it shares its memory with another process (CLONE_VM)")
+		}
 		for _, th := range p.Threads[1:] {
 			same, err := t.Kernel.Same(p.PID, th.Remote.TID, linux.SameFS, 0, 0)
 			if err != nil {
