@@ -2,7 +2,7 @@
 // score, membarrier registrations, what a core dump has. In images it is in core-PID.img; what CRIU does not save is in an
 // extension field there. (Attributes of the address space, such as dumpable, are in package mm.)
 //
-//   - Collect (to come): files of /proc/PID, and prctl and membarrier in the batch of the first thread.
+//   - Collect: files of /proc/PID, and prctl and membarrier in the batch of the first thread.
 //   - Apply (to come): personality before the address space is made, since it decides what mmap does; the rest anywhere.
 //     The kernel lets only some write loginuid, and oom_score_adj only upwards without CAP_SYS_RESOURCE: a value that is already
 //     right is not written.

@@ -1,7 +1,7 @@
 // Package creds is the state "who threads are": users, groups, capabilities, securebits, no_new_privs, labels of security
 // modules. In images it is in thread_core of core-TID.img.
 //
-//   - Collect (to come): status of each thread, and securebits by prctl in its batch.
+//   - Collect: status of each thread, and securebits by prctl in its batch.
 //   - Apply (to come) late, since what comes after it is done with fewer rights, in this order: groups, group ids, securebits with
 //     keep-caps added, user ids, file system ids, capabilities (bounding, then the others, ambient last), securebits as they were,
 //     no_new_privs. Changing ids clears the parent-death signal and dumpable, which come after.

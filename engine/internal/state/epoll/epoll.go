@@ -1,6 +1,6 @@
 // Package epoll is the state "epoll files". In images they are entries of type EVENTPOLL in files.img.
 //
-//   - Collect (to come): items are in fdinfo; kcmp(KCMP_EPOLL_TFD) tells which file an item is of. An item whose number has been
+//   - Collect: items are in fdinfo; kcmp(KCMP_EPOLL_TFD) tells which file an item is of. An item whose number has been
 //     closed or taken by another file gets the number of another descriptor of its file, as CRIU does it, and is refused where
 //     there is none.
 //   - Apply (to come): epoll_create1 in the engine, but epoll_ctl in a task that has both descriptors, since the kernel knows an

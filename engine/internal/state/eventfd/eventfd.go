@@ -2,7 +2,7 @@
 //
 // It is the smallest kind of file and the pattern for the others.
 //
-//   - Collect (to come): the counter and whether it is a semaphore are in fdinfo. The semaphore bit goes into the flags, where
+//   - Collect: the counter and whether it is a semaphore are in fdinfo. The semaphore bit goes into the flags, where
 //     CRIU has it.
 //   - Apply (to come): eventfd2 in the engine with EFD_SEMAPHORE out of the flags, then fcntl for those that eventfd2 does not take;
 //     a counter of more than 32 bits is written to it.

@@ -3,7 +3,7 @@
 //
 // It comes before the kinds of files in both directions: it makes the files that they fill, and says what no kind is there for.
 //
-//   - Collect (to come): fdinfo and links of /proc/PID/fd; descriptions that look alike are told apart by kcmp(2).
+//   - Collect: fdinfo and links of /proc/PID/fd; descriptions that look alike are told apart by kcmp(2).
 //   - Apply (to come): the engine has every file open, once; each task takes what its table names with pidfd_getfd and moves it to
 //     its slot. So a description that was shared is shared again.
 package fds

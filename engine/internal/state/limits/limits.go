@@ -1,6 +1,6 @@
 // Package limits is the state "resource limits". In images it is in core-PID.img.
 //
-//   - Collect (to come) reads /proc/PID/limits, which needs no capability; prlimit needs CAP_SYS_RESOURCE for processes of
+//   - Collect reads /proc/PID/limits, which needs no capability; prlimit needs CAP_SYS_RESOURCE for processes of
 //     other users.
 //   - Apply (to come): prlimit, after all that a limit could forbid (descriptors, memory, timers) and before the credentials.
 package limits

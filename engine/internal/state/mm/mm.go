@@ -1,7 +1,7 @@
 // Package mm is the state "address spaces": mappings, and the addresses that the kernel keeps for /proc and brk. In images it is
 // mm-PID.img. The pages are not in it.
 //
-//   - Collect (to come): smaps; stat; auxv; brk, dumpable and THP by prctl in the batch of the first thread. [vvar] and
+//   - Collect: smaps; stat; auxv; brk, dumpable and THP by prctl in the batch of the first thread. [vvar] and
 //     [vvar_vclock] are one mapping in images. Guard pages are listed after all mappings.
 //   - Apply (to come): everything is unmapped but a scratch area in a hole of the image's address space (plan.Plan.Hole); the
 //     vDSO where it was, then mappings, pages, protection of what had to be written, advice, locks; last PR_SET_MM_MAP, which wants the

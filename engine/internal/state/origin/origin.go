@@ -2,7 +2,7 @@
 // made the dump, and the clocks. In images it is inventory.img and timens-0.img.
 //
 //   - Encode sets the version; kinds that write what CRIU cannot read raise it. So this kind is encoded before them.
-//   - Collect (to come) reads ns/ and cgroup of itself, and the clocks.
+//   - Collect reads ns/ and cgroup of itself, and the clocks.
 //   - Apply (to come) has nothing to do; timers and sleeps are relative, or of the machine's own clocks.
 package origin
 

@@ -1,7 +1,7 @@
 // Package pipes is the state "pipes and fifos": their ends, what is in them, how much they hold. In images the ends are entries
 // of type PIPE and FIFO in files.img, the content is in pipes-data.img and fifo-data.img.
 //
-//   - Collect (to come): the number of a pipe is its inode's; content is copied with tee(2) through an end that the engine has
+//   - Collect: ends with one inode are of one pipe; content is copied with tee(2) through an end that the engine has
 //     taken, which takes nothing out. In packet mode (O_DIRECT) the bounds of packets are lost, as in CRIU.
 //   - Apply (to come): pipe2 in the engine, ends beyond the first two opened through /proc/self/fd so that each is a description
 //     of its own; capacity before content; the end that nobody has is closed last, or readers would see the end too early.

@@ -7,7 +7,7 @@
 //     happened to hold; here it is the pid.
 //   - Decode checks that the numbers can be those of a tree: none twice, threads belong to one process, the dead have neither
 //     threads nor children.
-//   - Collect (to come) walks children files while the parents are stopped, takes groups and sessions from stat, and a leader
+//   - Collect takes groups and sessions from stat of the processes that the engine has stopped, parents first, and a leader
 //     that has exited from its state.
 //   - Apply (to come) makes what package plan has put in order; see plan.Step.
 package proctree

@@ -1,7 +1,7 @@
 // Package regfile is the state "files with a name": regular files, directories, devices, the node of a fifo; opened, mapped,
 // executed, or somebody's working directory. In images they are entries of type REG in files.img.
 //
-//   - Collect (to come): fdinfo, the link, and statx of the file through the link. A file whose name is gone or now names
+//   - Collect: fdinfo, the link, and stat of the file through the link. A file whose name is gone or now names
 //     another file is refused until ghosts come. Size and mode are kept to be checked.
 //   - Apply (to come): opened by the engine, once for each entry, under the root that it was given, never with O_CREAT or O_TRUNC,
 //     never by a path that leaves it; mode, size and build-id checked as --file-validation says; then the offset. A device is

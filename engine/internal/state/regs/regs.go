@@ -1,6 +1,6 @@
 // Package regs is the state "registers": general, floating-point and vector ones. In images it is thread_info of core-TID.img.
 //
-//   - Collect (to come) takes them with PTRACE_GETREGSET when the thread has stopped and before anything is run in it, and sets
+//   - Collect takes them with PTRACE_GETREGSET before anything is run in the thread, and sets
 //     up a system call that was interrupted to be made again: -ERESTARTSYS, -ERESTARTNOINTR and -ERESTARTNOHAND become the call's
 //     number with the instruction pointer back on the instruction, -ERESTART_RESTARTBLOCK becomes -EINTR. The vector state goes
 //     through snapshot.XLayout.

@@ -2,7 +2,7 @@
 // the slack of timers. In images it is thread_core of core-TID.img; what CRIU does not save (processors, I/O priority, slack)
 // is in an extension field there.
 //
-//   - Collect (to come): sched_getattr, sched_getaffinity, ioprio_get, /proc/PID/timerslack_ns; all from outside.
+//   - Collect: sched_getattr, sched_getaffinity, ioprio_get, /proc/PID/timerslack_ns; all from outside.
 //   - Apply (to come) from outside, before the credentials are taken away. Processors that this machine does not have are left
 //     out; a set of which none is left is no reason to fail.
 package sched

@@ -1,6 +1,6 @@
 // Package signalfd is the state "signalfd files". In images they are entries of type SIGNALFD in files.img.
 //
-//   - Collect (to come): the mask is in fdinfo. What a signalfd would read are the reader's own pending signals, which package
+//   - Collect: the mask is in fdinfo. What a signalfd would read are the reader's own pending signals, which package
 //     signals has.
 //   - Apply (to come): signalfd4 in the engine; the file has no tie to who made it.
 package signalfd

@@ -1,7 +1,7 @@
 // Package signals is the state "signals": dispositions, masks, and those that wait, for the process or for a thread. In images
 // it is in core-TID.img.
 //
-//   - Collect (to come): rt_sigaction for all signals in one batch; the mask with PTRACE_GETSIGMASK before anything is run in
+//   - Collect: rt_sigaction for all signals in one batch; the mask with PTRACE_GETSIGMASK before anything is run in
 //     the thread; queues with PTRACE_PEEKSIGINFO. A signal that arrives while the thread is being stopped is put back first.
 //   - Apply (to come): dispositions after everything that raises signals by itself (children that die), and after SIGCHLD has
 //     been set to SIG_DFL for a moment, which flushes what they raised; queues with rt_sigqueueinfo and rt_tgsigqueueinfo from the

@@ -3,7 +3,7 @@
 // it is thread_core of core-TID.img. (The address that is cleared when a thread ends is with the registers there, and package
 // regs has it.)
 //
-//   - Collect (to come) reads all of it in one batch per thread; the robust list and the rseq area from outside.
+//   - Collect reads all of it in one batch per thread; the robust list and the rseq area from outside.
 //   - Apply (to come) is one batch per thread. rseq is registered last of all that is done in a thread, since the kernel looks
 //     at the area whenever the thread returns to user mode from then on. The death signal comes after the credentials, whose
 //     change clears it.

@@ -1,6 +1,6 @@
 // Package timerfd is the state "timerfd files". In images they are entries of type TIMERFD in files.img.
 //
-//   - Collect (to come): clock, unread expirations, flags, what is left and the interval are in fdinfo.
+//   - Collect: clock, unread expirations, flags, what is left and the interval are in fdinfo.
 //   - Apply (to come): timerfd_create in the engine, TFD_IOC_SET_TICKS for unread expirations, and timerfd_settime late, so that
 //     little time is lost. What is left is relative; TFD_TIMER_ABSTIME in the flags must not be passed with it.
 package timerfd

@@ -1,7 +1,7 @@
 // Package timers is the state "timers of processes": those of setitimer and of timer_create. In images it is in core-PID.img.
 // Timers that are files are in package timerfd.
 //
-//   - Collect (to come): getitimer for the three and timer_gettime for those of /proc/PID/timers, in the batch of the first
+//   - Collect: getitimer for the three and timer_gettime for those of /proc/PID/timers, in the batch of the first
 //     thread. A timer that is at zero with an interval has expired while the process was stopped; its interval is what is left.
 //   - Apply (to come) late, so that little time is lost: PR_TIMER_CREATE_RESTORE_IDS where the kernel has it (6.16), otherwise
 //     timers are made and deleted until the number comes.
