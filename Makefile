@@ -53,9 +53,15 @@ soak: tools build victims ## the tests again and again at low priority: SOAK=N t
 generate: ## writes the generated files anew
 	$(GO) generate ./...
 
+.PHONY: tidy
+tidy: ## brings go.mod and go.sum of all modules up to date with what is imported
+	$(GO) mod tidy
+	@for mod in $(wildcard test/*/go.mod); do (cd $$(dirname $$mod) && $(GO) mod tidy) || exit 1; done
+
 .PHONY: tools
 tools: packages ## installs the packages tests need (Debian, root), and a current CRIU under .tools/
 	@tools/get-criu >/dev/null
+	@tools/get-criu trixie >/dev/null # an older libcriu and crun: the C library has to suit both
 
 .PHONY: victims
 victims: packages ## the small programs that tests dump and restore, in bin/victims

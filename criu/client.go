@@ -54,7 +54,8 @@ type conversation struct {
 	client *Client
 	conn   Conn
 	log    *logWatch
-	stage  string // the last notification
+	cgroup *freezer // that the peer freezes
+	stage  string   // the last notification
 	// over is set once the context has ended or a callback has refused: what is left of the operation then has to end
 	// before the context over.ctx does.
 	over *ending
@@ -76,6 +77,9 @@ func (c *Client) open(ctx context.Context, op operation) (*conversation, error) 
 			return nil, v.fail(&Error{Stage: "options", Kind: ErrOptions, Errno: errnoOf(err), Err: err})
 		}
 		v.call.Files = op.enc.files
+	}
+	if ctx.Err() != nil {
+		return nil, v.fail(connectError("", context.Cause(ctx)))
 	}
 	conn, err := c.transport.Open(ctx, v.call)
 	if err != nil {
@@ -122,13 +126,16 @@ func (v *conversation) ask(ctx context.Context, req *rpc.Req) (*Message, error) 
 			name = *v.enc.opts.LogFile
 		}
 		v.log = watchLog(v.enc.logDir, name)
+		if cgroup := v.enc.opts.FreezeCgroup; cgroup != nil {
+			v.cgroup = watchFreezer(*cgroup)
+		}
 	}
 	if req.Opts != nil && (v.notify != nil || ctx.Done() != nil) && takesNotifications(req.Type) && !v.call.SelfDump {
 		// A notification is the only place where a peer can be told to stop, so a context that can end wants them. Not so
 		// a process that dumps itself: it is frozen when they come, and both would wait for ever.
 		req.Opts.NotifyScripts = new(true)
 	}
-	if err := v.conn.Send(ctx, req); err != nil {
+	if err := v.send(ctx, req); err != nil {
 		return nil, v.fail(err)
 	}
 	for {
@@ -169,14 +176,54 @@ func (v *conversation) recv(ctx context.Context) (*Message, error) {
 	}
 	msg, err := v.conn.Recv(v.over.ctx)
 	if err != nil && v.over.ctx.Err() != nil {
-		fate := "its connection was closed, and it may go on by itself"
-		if v.conn.Abort() {
-			fate = "it was killed, and what it had begun to restore with it"
-		}
-		return nil, &Error{Stage: v.stage, Kind: v.over.kind,
-			Err: fmt.Errorf("%w; the peer did not stop within %v: %s", v.over.cause, v.client.grace, fate)}
+		return nil, v.kill()
 	}
 	return msg, err
+}
+
+// send sends a packet with the same patience. A peer may hang in not reading, too.
+func (v *conversation) send(ctx context.Context, req *rpc.Req) error {
+	if v.over == nil {
+		err := v.conn.Send(ctx, req)
+		if err == nil || ctx.Err() == nil {
+			return err
+		}
+		v.end(ctx, context.Cause(ctx), ErrFailed)
+		if req.Type != rpc.ReqNotify {
+			return &Error{Stage: "send", Kind: ErrFailed, Err: v.over.cause} // nothing was asked yet
+		}
+		req.NotifySuccess = new(false) // what was not sent as consent goes as refusal
+	}
+	err := v.conn.Send(v.over.ctx, req)
+	if err != nil && v.over.ctx.Err() != nil {
+		return v.kill()
+	}
+	return err
+}
+
+// kill is the end of all patience.
+func (v *conversation) kill() error {
+	fate := "its connection was closed, and it may go on by itself"
+	killed := v.conn.Abort()
+	if killed {
+		fate = "it was killed, and what it had begun to restore with it"
+	}
+	err := fmt.Errorf("%w; the peer did not stop within %v: %s", v.over.cause, v.client.grace, fate)
+	if killed {
+		err = also(err, v.cgroup.thaw())
+	}
+	return &Error{Stage: v.stage, Kind: v.over.kind, Err: err}
+}
+
+// also adds a second error to a first, on the same line; either may be nil.
+func also(first, second error) error {
+	switch {
+	case first == nil:
+		return second
+	case second == nil:
+		return first
+	}
+	return fmt.Errorf("%w; %w", first, second)
 }
 
 // end starts the grace period.
@@ -206,23 +253,19 @@ func (v *conversation) answer(ctx context.Context, msg *Message) error {
 		}
 	}()
 	v.stage = ev.Name
-	if v.over == nil && ctx.Err() != nil {
-		v.end(ctx, context.Cause(ctx), ErrFailed)
-	}
-	if v.over == nil && v.notify != nil {
+	if v.over == nil && v.notify != nil && ctx.Err() == nil {
 		if err := v.notify(ctx, ev); err != nil {
 			v.end(ctx, err, ErrRefused)
 		}
+	}
+	if v.over == nil && ctx.Err() != nil { // before the callback or while it ran
+		v.end(ctx, context.Cause(ctx), ErrFailed)
 	}
 	reply := &rpc.Req{Type: rpc.ReqNotify, NotifySuccess: new(v.over == nil)}
 	if len(ev.External) > 0 {
 		reply.Opts = &rpc.Opts{ImagesDirFD: -1, External: ev.External}
 	}
-	sendCtx := ctx
-	if v.over != nil {
-		sendCtx = v.over.ctx
-	}
-	return v.conn.Send(sendCtx, reply)
+	return v.send(ctx, reply)
 }
 
 // judge decides what a response means.
@@ -263,9 +306,12 @@ func (v *conversation) fail(err error) error {
 	if v.stage != "" {
 		e.Stage = v.stage
 	}
+	if errors.Is(e.Kind, ErrTransport) { // a peer that died froze what it froze
+		e.Err = also(e.Err, v.cgroup.thaw())
+	}
 	if v.over != nil && !errors.Is(e, v.over.cause) {
 		// The peer broke off instead of answering: the reason is still that it was told to.
-		e.Kind, e.Err = v.over.kind, errors.Join(v.over.cause, e.Err)
+		e.Kind, e.Err = v.over.kind, also(v.over.cause, e.Err)
 	}
 	if e.Stage != "options" && e.Stage != "connect" {
 		e.Log, e.LogFile = v.log.errors()
@@ -284,7 +330,7 @@ func (v *conversation) blameDirectory(e *Error) {
 	var fs unix.Statfs_t
 	err := unix.Faccessat(dir, ".", unix.W_OK, unix.AT_EACCESS)
 	switch {
-	case unix.Fstatfs(dir, &fs) == nil && fs.Blocks > 0 && fs.Bavail == 0 && (e.Errno == 0 || e.Errno == unix.ENOSPC):
+	case unix.Fstatfs(dir, &fs) == nil && full(&fs) && (e.Errno == 0 || e.Errno == unix.ENOSPC || len(e.Log) == 0):
 		e.Errno = unix.ENOSPC
 		e.Err = errors.New("the file system of the images directory is full; make room or choose another directory")
 	case errors.Is(err, unix.EROFS), errors.Is(err, unix.EACCES) && len(e.Log) == 0:
@@ -294,6 +340,11 @@ func (v *conversation) blameDirectory(e *Error) {
 		return
 	}
 	e.Resource = v.enc.imgPath
+}
+
+// full reports whether a file system has no blocks or no inodes left; some do not count the one or the other.
+func full(fs *unix.Statfs_t) bool {
+	return fs.Blocks > 0 && fs.Bavail == 0 || fs.Files > 0 && fs.Ffree == 0
 }
 
 // Do sends a request as it is, with the descriptors files, and returns the response: for requests and fields that this

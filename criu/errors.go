@@ -42,14 +42,14 @@ type outcome struct {
 }
 
 // outcomes maps the kinds of failure to libcriu's return values (as its documentation lists them) and to exit codes.
-// The exit codes are 1 throughout, as criu's are, but for usage errors (2, as with getopt programs).
+// The exit codes are 1 throughout, as criu's are.
 var outcomes = []outcome{
 	{ErrFailed, syscall.EBADE, 1},
 	{ErrConnect, syscall.ECONNREFUSED, 1},
 	{ErrTransport, syscall.ECOMM, 1},
 	{ErrUnsupported, syscall.EINVAL, 1},
 	{ErrProtocol, syscall.EBADMSG, 1},
-	{ErrOptions, syscall.EINVAL, 2},
+	{ErrOptions, syscall.EINVAL, 1},
 	{ErrClosed, syscall.EINVAL, 1},
 }
 

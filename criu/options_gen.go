@@ -213,7 +213,7 @@ type DumpOptions struct {
 	// Speed against ratio of the compression, at most 65537 (criu --compress-acceleration; RPC compress_acceleration, since CRIU 4.3).
 	CompressAcceleration uint32
 
-	// Bytes that are compressed together, at most 4 MiB (criu --compress-block-size; RPC compress_block_size, since CRIU 4.3).
+	// Bytes that are compressed together, at most 4 MiB (criu --compress-block; RPC compress_block_size, since CRIU 4.3).
 	CompressBlockSize int64
 
 	// Options for plugins, PLUGIN.NAME[=VALUE] (criu --plugin-option; RPC plugin_options, since CRIU 4.3).
@@ -397,7 +397,7 @@ type PreDumpOptions struct {
 	// Speed against ratio of the compression, at most 65537 (criu --compress-acceleration; RPC compress_acceleration, since CRIU 4.3).
 	CompressAcceleration uint32
 
-	// Bytes that are compressed together, at most 4 MiB (criu --compress-block-size; RPC compress_block_size, since CRIU 4.3).
+	// Bytes that are compressed together, at most 4 MiB (criu --compress-block; RPC compress_block_size, since CRIU 4.3).
 	CompressBlockSize int64
 
 	// Options for plugins, PLUGIN.NAME[=VALUE] (criu --plugin-option; RPC plugin_options, since CRIU 4.3).

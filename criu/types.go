@@ -53,8 +53,8 @@ type ExtMount struct{ Key, Value string }
 // CgroupRoot roots a cgroup controller at Path; with no Controller, all that have no root of their own.
 type CgroupRoot struct{ Controller, Path string }
 
-// InheritFile lets an open file of the caller's stand in for a dumped one, which Key names as CRIU does: pipe[1234],
-// socket[1234], tty[8800:2], file[42:1234], or a path without its leading slash. The file stays the caller's.
+// InheritFile lets an open file of the caller's stand in for a dumped one, which Key names as CRIU does: pipe:[1234],
+// socket:[1234], tty[8800:2], file[42:1234], or a path without its leading slash. The file stays the caller's.
 type InheritFile struct {
 	Key  string
 	File *os.File

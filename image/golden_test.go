@@ -137,8 +137,14 @@ func TestGoldenZoo(t *testing.T) {
 	if len(tree) != 1 || len(tree[0].Threads) != 2 || tree[0].Threads[0] != tree[0].PID {
 		t.Fatalf("pstree %+v", tree)
 	}
-	root := uint64(tree[0].PID)
+	t.Run("core", func(t *testing.T) { zooCore(t, d, tree[0]) })
+	t.Run("files", func(t *testing.T) { zooFiles(t, d, uint64(tree[0].PID)) })
+	t.Run("memory", func(t *testing.T) { zooMemory(t, d, uint64(tree[0].PID)) })
+	t.Run("pages", func(t *testing.T) { zooPages(t, d, uint64(tree[0].PID)) })
+}
 
+func zooCore(t *testing.T, d Dir, p entry.PSTree) {
+	root := uint64(p.PID)
 	var core entry.Core
 	if err := ReadOne(d, Core, root, &core); err != nil {
 		t.Fatal(err)
@@ -165,10 +171,13 @@ func TestGoldenZoo(t *testing.T) {
 	if fp := core.ThreadInfo.FPRegs; len(fp.XMMSpace) != 64 || fp.Xsave == nil || len(fp.Xsave.YMMHSpace) != 64 {
 		t.Errorf("fpregs %+v", fp)
 	}
-	if err := ReadOne(d, Core, uint64(tree[0].Threads[1]), &core); err != nil || core.TC != nil || core.ThreadCore.GetBlkSigset() != 1<<11|1<<9|1<<36 {
+	if err := ReadOne(d, Core, uint64(p.Threads[1]), &core); err != nil || core.TC != nil || core.ThreadCore.GetBlkSigset() != 1<<11|1<<9|1<<36 {
 		t.Errorf("second thread %v, %+v", err, core)
 	}
 
+}
+
+func zooFiles(t *testing.T, d Dir, root uint64) {
 	var ids entry.TaskKobjIDs
 	if err := ReadOne(d, IDs, root, &ids); err != nil {
 		t.Fatal(err)
@@ -212,7 +221,13 @@ func TestGoldenZoo(t *testing.T) {
 	if e := kinds[12].Ify; e == nil || len(e.WD) != 1 || e.WD[0].Mask&2 == 0 {
 		t.Errorf("fd 12: %+v", kinds[12])
 	}
+	var fs entry.FS
+	if err := ReadOne(d, FS, root, &fs); err != nil || fs.GetUmask() != 0o27 || files[fs.CwdID].Reg == nil {
+		t.Errorf("fs %+v, %v", fs, err)
+	}
+}
 
+func zooMemory(t *testing.T, d Dir, root uint64) {
 	var mm entry.MM
 	if err := ReadOne(d, MM, root, &mm); err != nil {
 		t.Fatal(err)
@@ -225,12 +240,9 @@ func TestGoldenZoo(t *testing.T) {
 			t.Errorf("mapping %d overlaps", i)
 		}
 	}
+}
 
-	var fs entry.FS
-	if err := ReadOne(d, FS, root, &fs); err != nil || fs.GetUmask() != 0o27 || files[fs.CwdID].Reg == nil {
-		t.Errorf("fs %+v, %v", fs, err)
-	}
-
+func zooPages(t *testing.T, d Dir, root uint64) {
 	c, err := OpenChain(d, Pagemap, root, 4096, Limits{})
 	if err != nil {
 		t.Fatal(err)

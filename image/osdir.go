@@ -3,6 +3,7 @@ package image
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -85,6 +86,9 @@ func OpenDirFile(f *os.File) (Dir, error) {
 	return d, nil
 }
 
+// maxNames bounds the files of a directory: there are five for each thread that the kernel can have.
+const maxNames = 5 << 22
+
 type osDir struct {
 	root *os.Root
 	base *os.Root // where parents may be; nil for only inside root
@@ -141,9 +145,21 @@ func (d *osDir) Names() ([]string, error) {
 		return nil, err
 	}
 	defer f.Close()
-	names, err := f.Readdirnames(-1)
-	slices.Sort(names)
-	return names, err
+	var names []string
+	for {
+		some, err := f.Readdirnames(1 << 12)
+		names = append(names, some...)
+		if errors.Is(err, io.EOF) {
+			slices.Sort(names)
+			return names, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if len(names) > maxNames {
+			return nil, fmt.Errorf("%w: more than %d files in %s", ErrLimit, maxNames, d.root.Name())
+		}
+	}
 }
 
 func (d *osDir) Parent() (Dir, error) {

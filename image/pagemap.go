@@ -207,7 +207,7 @@ func parsePageRun(b []byte) (run PageRun, err error) {
 		run.Pages = newPages
 	}
 	if seen&flags == 0 && !parent {
-		run.Flags = PagePresent // before CRIU 2.0 there were no flags
+		run.Flags = PagePresent // in old images there are no flags
 	}
 	if parent {
 		run.Flags |= PageParent

@@ -89,8 +89,8 @@ func TestPageRunEntries(t *testing.T) {
 		{"4.2", entry.PagemapEntry{Vaddr: 0x1000, Flags: u32(4), NrPages: u64(3)}, PageRun{0x1000, 3, PagePresent}},
 		{"both counts", entry.PagemapEntry{Vaddr: 0x1000, CompatNrPages: 3, Flags: u32(4), NrPages: u64(1 << 40)}, PageRun{0x1000, 1 << 40, PagePresent}},
 		{"4.1", entry.PagemapEntry{Vaddr: 0x1000, CompatNrPages: 3, Flags: u32(6)}, PageRun{0x1000, 3, PagePresent | PageLazy}},
-		{"1.8", entry.PagemapEntry{Vaddr: 0x1000, CompatNrPages: 3}, PageRun{0x1000, 3, PagePresent}},
-		{"1.8 in parent", entry.PagemapEntry{Vaddr: 0x1000, CompatNrPages: 3, InParent: &yes}, PageRun{0x1000, 3, PageParent}},
+		{"old", entry.PagemapEntry{Vaddr: 0x1000, CompatNrPages: 3}, PageRun{0x1000, 3, PagePresent}},
+		{"old, in parent", entry.PagemapEntry{Vaddr: 0x1000, CompatNrPages: 3, InParent: &yes}, PageRun{0x1000, 3, PageParent}},
 	} {
 		got, err := parsePageRun(c.in.Append(nil))
 		if err != nil || got != c.want {
@@ -285,6 +285,49 @@ func walk(d Dir) (n int, err error) {
 		}
 		n++
 	}
+}
+
+// FuzzChain makes a chain of three directories out of any pagemaps: it ends, and every extent is inside the pages file.
+func FuzzChain(f *testing.F) {
+	entries := func(runs ...PageRun) []byte {
+		var all []entry.Message
+		for _, r := range runs {
+			all = append(all, &entry.PagemapEntry{Vaddr: r.Addr, Flags: new(uint32(r.Flags)), NrPages: new(r.Pages)})
+		}
+		return pagemapOf(f, all...)
+	}
+	f.Add(entries(PageRun{0x1000, 4, PageParent}), entries(PageRun{0x1000, 2, PageParent}, PageRun{0x3000, 8, PagePresent}), entries(PageRun{0x1000, 9, PagePresent}), uint16(12))
+	f.Add(entries(PageRun{0x1000, 4, PageParent}, PageRun{0x8000, 2, PageLazy}), entries(PageRun{0x1000, 1, PagePresent}), entries(), uint16(1))
+	f.Fuzz(func(t *testing.T, a, b, c []byte, pages uint16) {
+		var d Dir
+		for _, text := range [][]byte{c, b, a} {
+			d = NewMemDir(d)
+			put(t, d, Pagemap.File(7), string(text))
+			put(t, d, Pages.File(1), string(make([]byte, int(pages%64)*pageSize)))
+		}
+		chain, err := OpenChain(d, Pagemap, 7, pageSize, Limits{})
+		if err != nil {
+			return
+		}
+		defer chain.Close()
+		end := uint64(0)
+		for {
+			e, err := chain.Next()
+			if err != nil {
+				return
+			}
+			if e.Addr < end || e.Pages == 0 {
+				t.Fatalf("extent %+v after %#x", e, end)
+			}
+			end = e.End(pageSize)
+			if e.Offset < 0 {
+				continue
+			}
+			if size := int64(pages%64) * pageSize; e.Offset+int64(e.Pages)*pageSize > size {
+				t.Fatalf("extent %+v in a file of %d bytes", e, size)
+			}
+		}
+	})
 }
 
 func TestBadChains(t *testing.T) {

@@ -118,7 +118,7 @@ func newReader(src io.Reader, t Type, name string, limits Limits) (*Reader, erro
 		switch {
 		case got == magic:
 		case i == 0 && got == info.magic:
-			return nil, r.fail("image format 1.0, of CRIU before 1.6, is not read; restore and dump it again with CRIU", ErrMagic)
+			return nil, r.fail("image format 1.0, of old CRIUs, is not read; restore and dump it again with CRIU", ErrMagic)
 		default:
 			return nil, r.fail(fmt.Sprintf("magic %#x, want %#x for %v", got, magic, t), ErrMagic)
 		}

@@ -50,7 +50,7 @@ func ReadInventory(d Dir) (*entry.Inventory, error) {
 	case VersionV1_1, VersionStasis:
 		return &inv, nil
 	case VersionV1:
-		return nil, fmt.Errorf("image %s: version 1.0, of CRIU before 1.6, is not read: %w", Inventory.File(0), errors.ErrUnsupported)
+		return nil, fmt.Errorf("image %s: version 1.0, of old CRIUs, is not read: %w", Inventory.File(0), errors.ErrUnsupported)
 	}
 	return nil, fmt.Errorf("image %s: version %d is not known: %w", Inventory.File(0), inv.ImgVersion, errors.ErrUnsupported)
 }

@@ -8,8 +8,8 @@ import (
 
 // Versions of the image format, as in inventory.img.
 const (
-	VersionV1   = 1 // CRIU before 1.6: no common magic; not read here
-	VersionV1_1 = 2 // CRIU since 1.6
+	VersionV1   = 1 // of old CRIUs: no common magic; not read here
+	VersionV1_1 = 2 // of all CRIUs of the last ten years
 
 	// VersionStasis marks images with what no CRIU can restore, such as memory shared between processes. CRIU refuses the
 	// number; it must not restore such an image wrongly.

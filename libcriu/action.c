@@ -97,8 +97,6 @@ static int receive(struct action *a)
 		a->err = 0;
 		return -ECOMM;
 	}
-	if (a->resp.has_errno)
-		a->err = a->resp.cr_errno;
 	return 0;
 }
 
@@ -119,10 +117,6 @@ static int notify(struct action *a)
 	criu_notify_arg_t na = &a->resp.notify;
 	int ret = 0, sent;
 
-	if (!a->resp.has_notify) {
-		errtext_set(o, "the peer sent a notification without content");
-		return -EBADMSG;
-	}
 	if (o && o->notify)
 		ret = o->notify(na->script, na);
 	else if (o && o->notify_data)
@@ -151,6 +145,8 @@ static int exchange(struct action *a, const struct request *q, enum req_type ans
 		if (ret)
 			return ret;
 	}
+	if (r->has_errno)
+		a->err = r->cr_errno;
 	if (r->type != (int32_t)answer_type) {
 		bool unknown = r->type == REQ_EMPTY && !r->success;
 
@@ -335,8 +331,8 @@ EXPORT int criu_local_check_version(criu_opts *opts, int minimum)
 EXPORT int criu_local_feature_check(criu_opts *opts, struct criu_feature_check *features, size_t size)
 {
 	struct criu_feature_check ask = { 0 };
-	uint8_t tail[2 + 2 * FEATURES] = { 5 << 3 | WIRE_BYTES, 2 * FEATURES };
-	struct request q = { .type = REQ_FEATURE_CHECK, .opts = opts, .tail = tail, .tail_len = sizeof(tail) };
+	uint8_t tail[2 + 2 * FEATURES] = { 5 << 3 | WIRE_BYTES }, *p = tail + 2;
+	struct request q = { .type = REQ_FEATURE_CHECK, .opts = opts, .tail = tail };
 	struct action a;
 	int ret;
 
@@ -353,9 +349,11 @@ EXPORT int criu_local_feature_check(criu_opts *opts, struct criu_feature_check *
 	const bool wanted[FEATURES] = { ask.mem_track, ask.lazy_pages, ask.pidfd_store, ask.mem_compression };
 
 	for (unsigned i = 0; i < FEATURES; i++) {
-		tail[2 + 2 * i] = (uint8_t)wire_tag(i + 1, WIRE_VARINT);
-		tail[3 + 2 * i] = wanted[i];
+		if (wanted[i])
+			p = put_varint(put_varint(p, wire_tag(i + 1, WIRE_VARINT)), true);
 	}
+	tail[1] = (uint8_t)(p - tail - 2);
+	q.tail_len = (size_t)(p - tail);
 	ret = connect_peer(&a);
 	if (!ret)
 		ret = exchange(&a, &q, REQ_FEATURE_CHECK);

@@ -19,6 +19,9 @@
 #define DEFAULT_ADDRESS "./criu_service.socket"
 #define DEFAULT_BINARY	"criu"
 
+/* CRIU's responses are some hundred bytes; a peer cannot make us take memory without bounds. */
+#define RESPONSE_MAX (1 << 20)
+
 /* The last descriptor that came with a message, for criu_get_orphan_pts_master_fd(). */
 static _Atomic int last_orphan_fd = -1;
 
@@ -307,23 +310,26 @@ int conn_send(criu_opts *o, const struct conn *c, const struct request *q)
 static int take_rights(criu_opts *o, struct msghdr *msg)
 {
 	struct cmsghdr *cmsg = CMSG_FIRSTHDR(msg);
-	int fd;
+	int fd = -1;
 
 	if (cmsg) {
 		if (cmsg->cmsg_level != SOL_SOCKET || cmsg->cmsg_type != SCM_RIGHTS) {
 			errno = EINVAL;
 			return -1;
 		}
-		if (cmsg->cmsg_len >= CMSG_LEN(sizeof(fd))) {
+		if (cmsg->cmsg_len >= CMSG_LEN(sizeof(fd)))
 			memcpy(&fd, CMSG_DATA(cmsg), sizeof(fd));
-			last_orphan_fd = fd;
-			if (o)
-				o->orphan_pts_master_fd = fd;
-		}
 	}
 	if (msg->msg_flags & MSG_CTRUNC) {
+		if (fd >= 0)
+			close(fd);
 		errno = ENFILE;
 		return -1;
+	}
+	if (fd >= 0) {
+		last_orphan_fd = fd;
+		if (o)
+			o->orphan_pts_master_fd = fd;
 	}
 	return 0;
 }
@@ -340,7 +346,7 @@ int conn_recv(criu_opts *o, const struct conn *c, uint8_t **buf, size_t *len)
 		.msg_iov = &iov,
 		.msg_iovlen = 1,
 		.msg_control = control.space,
-		.msg_controllen = sizeof(control.space),
+		.msg_controllen = CMSG_LEN(sizeof(int)), /* CMSG_SPACE would hold a second one */
 	};
 	int err;
 	ssize_t n;
@@ -349,6 +355,10 @@ int conn_recv(criu_opts *o, const struct conn *c, uint8_t **buf, size_t *len)
 	do {
 		n = recv(c->fd, NULL, 0, MSG_PEEK | MSG_TRUNC);
 	} while (n < 0 && errno == EINTR);
+	if (n > RESPONSE_MAX) {
+		errno = EMSGSIZE;
+		goto fail;
+	}
 	if (n < 0)
 		goto fail;
 	*buf = malloc((size_t)n + 1);

@@ -441,22 +441,25 @@ void criu_local_set_log_to_stderr(criu_opts *opts, bool log_to_stderr);
 int criu_set_image_io_mode(enum criu_image_io_mode image_io_mode);
 int criu_local_set_image_io_mode(criu_opts *opts, enum criu_image_io_mode image_io_mode);
 
-/* Compression of page images: 0 off, 1 block by block. -EINVAL outside 0 to 1. */
-int criu_set_compress(enum criu_compress_mode compress);
-int criu_local_set_compress(criu_opts *opts, enum criu_compress_mode compress);
-
-/* Speed against ratio of the compression, at most 65537. -EINVAL outside 1 to 65537. */
-int criu_set_compress_acceleration(unsigned int compress_acceleration);
-int criu_local_set_compress_acceleration(criu_opts *opts, unsigned int compress_acceleration);
+/* Compression of page images. CRIU_COMPRESS_OFF also forgets the next two. -EINVAL for another value. */
+int criu_set_compress(enum criu_compress_mode mode);
+int criu_local_set_compress(criu_opts *opts, enum criu_compress_mode mode);
 
 /*
- * Bytes that are compressed together, at most 4 MiB. -EINVAL outside 4096 to 4194304, or where not a multiple of
- * 4096.
+ * Speed against ratio of the compression, which this turns on. -EINVAL unless from 1 to
+ * CRIU_COMPRESS_MAX_ACCELERATION.
  */
-int criu_set_compress_block_size(unsigned int compress_block_size);
-int criu_local_set_compress_block_size(criu_opts *opts, unsigned int compress_block_size);
+int criu_set_compress_acceleration(unsigned int acceleration);
+int criu_local_set_compress_acceleration(criu_opts *opts, unsigned int acceleration);
 
-/* Threads that decompress, at most 1024. CRIU's default is 1. -EINVAL outside 0 to 1024. */
+/*
+ * Bytes that are compressed together; turns compression on. -EINVAL unless a multiple of 4096 up to
+ * CRIU_COMPRESS_MAX_BLOCK_SIZE.
+ */
+int criu_set_compress_block_size(unsigned int bytes);
+int criu_local_set_compress_block_size(criu_opts *opts, unsigned int bytes);
+
+/* Threads that decompress, at most 1024. CRIU's default is 1. -EINVAL above 1024. */
 int criu_set_decompress_threads(unsigned int decompress_threads);
 int criu_local_set_decompress_threads(criu_opts *opts, unsigned int decompress_threads);
 

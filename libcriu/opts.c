@@ -26,18 +26,18 @@ static uint8_t *field_room(struct field *f, size_t keep, size_t n)
 	size_t need = keep + n, cap = f->cap ? f->cap : 32;
 	uint8_t *heap;
 
+	if (f->cap && need <= f->cap)
+		return f->heap + keep;
 	if (need > INT32_MAX) /* no message of protobuf is larger */
 		return NULL;
-	if (need > f->cap) {
-		while (cap < need)
-			cap *= 2;
-		heap = realloc(f->cap ? f->heap : NULL, cap);
-		if (!heap)
-			return NULL;
-		f->heap = heap;
-		f->cap = (uint32_t)cap;
-	}
-	return f->heap + keep;
+	while (cap < need)
+		cap *= 2;
+	heap = realloc(f->cap ? f->heap : NULL, cap);
+	if (!heap)
+		return NULL;
+	f->heap = heap;
+	f->cap = (uint32_t)cap;
+	return heap + keep;
 }
 
 void opt_varint(criu_opts *o, unsigned num, uint64_t v)
@@ -364,4 +364,40 @@ EXPORT int criu_local_add_plugin_option(criu_opts *opts, const char *option)
 	if (!dot || dot == option || dot + 1 == option + name)
 		return -EINVAL;
 	return opt_string(opts, FIELD_PLUGIN_OPTIONS, option, true);
+}
+
+/* The three that go together: what tunes compression turns it on, and turning it off forgets how it was tuned. */
+
+#define COMPRESS_PAGE 4096
+
+EXPORT int criu_local_set_compress(criu_opts *opts, enum criu_compress_mode mode)
+{
+	if (!opts || (mode != CRIU_COMPRESS_OFF && mode != CRIU_COMPRESS_BLOCK))
+		return -EINVAL;
+	opt_varint(opts, FIELD_COMPRESS, mode);
+	if (mode == CRIU_COMPRESS_OFF) {
+		opts->field[FIELD_COMPRESS_ACCELERATION].len = 0;
+		opts->field[FIELD_COMPRESS_BLOCK_SIZE].len = 0;
+	}
+	return 0;
+}
+
+EXPORT int criu_local_set_compress_acceleration(criu_opts *opts, unsigned int acceleration)
+{
+	if (!opts || acceleration < 1 || acceleration > CRIU_COMPRESS_MAX_ACCELERATION)
+		return -EINVAL;
+	opt_varint(opts, FIELD_COMPRESS, CRIU_COMPRESS_BLOCK);
+	opt_varint(opts, FIELD_COMPRESS_ACCELERATION, acceleration);
+	if (!opts->field[FIELD_COMPRESS_BLOCK_SIZE].len)
+		opt_varint(opts, FIELD_COMPRESS_BLOCK_SIZE, COMPRESS_PAGE);
+	return 0;
+}
+
+EXPORT int criu_local_set_compress_block_size(criu_opts *opts, unsigned int bytes)
+{
+	if (!opts || bytes < COMPRESS_PAGE || bytes > CRIU_COMPRESS_MAX_BLOCK_SIZE || bytes % COMPRESS_PAGE)
+		return -EINVAL;
+	opt_varint(opts, FIELD_COMPRESS, CRIU_COMPRESS_BLOCK);
+	opt_varint(opts, FIELD_COMPRESS_BLOCK_SIZE, bytes);
+	return 0;
 }

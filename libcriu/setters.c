@@ -137,7 +137,7 @@ EXPORT void criu_local_set_ghost_limit(criu_opts *opts, unsigned int ghost_limit
 
 EXPORT int criu_local_add_irmap_path(criu_opts *opts, const char *irmap_scan_paths)
 {
-	return opt_string(opts, FIELD_IRMAP_SCAN_PATHS, irmap_scan_paths, true);
+	return opts ? opt_string(opts, FIELD_IRMAP_SCAN_PATHS, irmap_scan_paths, true) : -1;
 }
 
 EXPORT int criu_local_add_external(criu_opts *opts, const char *external)
@@ -322,36 +322,6 @@ EXPORT int criu_local_set_image_io_mode(criu_opts *opts, enum criu_image_io_mode
 	if ((unsigned int)image_io_mode != 0 && (unsigned int)image_io_mode != 1)
 		return -1;
 	opt_varint(opts, FIELD_IMAGE_IO_MODE, (uint64_t)(int64_t)(int32_t)image_io_mode);
-	return 0;
-}
-
-EXPORT int criu_local_set_compress(criu_opts *opts, enum criu_compress_mode compress)
-{
-	if (!opts)
-		return -EINVAL;
-	if ((unsigned int)compress > 1)
-		return -EINVAL;
-	opt_varint(opts, FIELD_COMPRESS, (uint32_t)compress);
-	return 0;
-}
-
-EXPORT int criu_local_set_compress_acceleration(criu_opts *opts, unsigned int compress_acceleration)
-{
-	if (!opts)
-		return -EINVAL;
-	if ((unsigned int)compress_acceleration < 1 || (unsigned int)compress_acceleration > 65537)
-		return -EINVAL;
-	opt_varint(opts, FIELD_COMPRESS_ACCELERATION, (uint32_t)compress_acceleration);
-	return 0;
-}
-
-EXPORT int criu_local_set_compress_block_size(criu_opts *opts, unsigned int compress_block_size)
-{
-	if (!opts)
-		return -EINVAL;
-	if ((unsigned int)compress_block_size < 4096 || (unsigned int)compress_block_size > 4194304 || (unsigned int)compress_block_size % 4096)
-		return -EINVAL;
-	opt_varint(opts, FIELD_COMPRESS_BLOCK_SIZE, (uint32_t)compress_block_size);
 	return 0;
 }
 
@@ -720,19 +690,19 @@ EXPORT int criu_set_image_io_mode(enum criu_image_io_mode image_io_mode)
 	return criu_local_set_image_io_mode(criu_global_opts, image_io_mode);
 }
 
-EXPORT int criu_set_compress(enum criu_compress_mode compress)
+EXPORT int criu_set_compress(enum criu_compress_mode mode)
 {
-	return criu_local_set_compress(criu_global_opts, compress);
+	return criu_local_set_compress(criu_global_opts, mode);
 }
 
-EXPORT int criu_set_compress_acceleration(unsigned int compress_acceleration)
+EXPORT int criu_set_compress_acceleration(unsigned int acceleration)
 {
-	return criu_local_set_compress_acceleration(criu_global_opts, compress_acceleration);
+	return criu_local_set_compress_acceleration(criu_global_opts, acceleration);
 }
 
-EXPORT int criu_set_compress_block_size(unsigned int compress_block_size)
+EXPORT int criu_set_compress_block_size(unsigned int bytes)
 {
-	return criu_local_set_compress_block_size(criu_global_opts, compress_block_size);
+	return criu_local_set_compress_block_size(criu_global_opts, bytes);
 }
 
 EXPORT int criu_set_decompress_threads(unsigned int decompress_threads)

@@ -43,7 +43,7 @@ type JoinNamespace struct {
 
 // InheritFD is the message inherit_fd: it lets an open file stand in for a dumped one.
 type InheritFD struct {
-	Key string // 1: the dumped file, such as pipe[1234]
+	Key string // 1: the dumped file, such as pipe:[1234]
 	FD  int32  // 2: descriptor in the peer's own table
 
 	// Unknown holds the fields that this table does not know, as they came; they are sent again.

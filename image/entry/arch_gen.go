@@ -405,19 +405,19 @@ func (m *UserX86Xsave) decode(b []byte, depth int) error {
 			m.XstateBv = c.uint64("xstate_bv")
 			seen |= 0x1
 		case 2:
-			m.YMMHSpace = scalars(&c, m.YMMHSpace, "ymmh_space", (*cursor).uint32, protowire.VarintType)
+			m.YMMHSpace = c.uint32s(m.YMMHSpace, "ymmh_space")
 		case 3:
-			m.BndregState = scalars(&c, m.BndregState, "bndreg_state", (*cursor).uint64, protowire.VarintType)
+			m.BndregState = c.uint64s(m.BndregState, "bndreg_state")
 		case 4:
-			m.BndcsrState = scalars(&c, m.BndcsrState, "bndcsr_state", (*cursor).uint64, protowire.VarintType)
+			m.BndcsrState = c.uint64s(m.BndcsrState, "bndcsr_state")
 		case 5:
-			m.OpmaskReg = scalars(&c, m.OpmaskReg, "opmask_reg", (*cursor).uint64, protowire.VarintType)
+			m.OpmaskReg = c.uint64s(m.OpmaskReg, "opmask_reg")
 		case 6:
-			m.ZMMUpper = scalars(&c, m.ZMMUpper, "zmm_upper", (*cursor).uint64, protowire.VarintType)
+			m.ZMMUpper = c.uint64s(m.ZMMUpper, "zmm_upper")
 		case 7:
-			m.Hi16ZMM = scalars(&c, m.Hi16ZMM, "hi16_zmm", (*cursor).uint64, protowire.VarintType)
+			m.Hi16ZMM = c.uint64s(m.Hi16ZMM, "hi16_zmm")
 		case 8:
-			m.PKRU = scalars(&c, m.PKRU, "pkru", (*cursor).uint32, protowire.VarintType)
+			m.PKRU = c.uint32s(m.PKRU, "pkru")
 		case 9:
 			c.once("cet", m.CET != nil)
 			m.CET = new(UserX86CET)
@@ -550,11 +550,11 @@ func (m *UserX86FPRegs) decode(b []byte, depth int) error {
 			m.MxcsrMask = c.uint32("mxcsr_mask")
 			seen |= 0x80
 		case 9:
-			m.STSpace = scalars(&c, m.STSpace, "st_space", (*cursor).uint32, protowire.VarintType)
+			m.STSpace = c.uint32s(m.STSpace, "st_space")
 		case 10:
-			m.XMMSpace = scalars(&c, m.XMMSpace, "xmm_space", (*cursor).uint32, protowire.VarintType)
+			m.XMMSpace = c.uint32s(m.XMMSpace, "xmm_space")
 		case 11:
-			m.Padding = scalars(&c, m.Padding, "padding", (*cursor).uint32, protowire.VarintType)
+			m.Padding = c.uint32s(m.Padding, "padding")
 		case 13:
 			c.once("xsave", m.Xsave != nil)
 			m.Xsave = new(UserX86Xsave)
@@ -800,7 +800,7 @@ func (m *UserAArch64Regs) decode(b []byte, _ int) error {
 	for c.next() {
 		switch c.num {
 		case 1:
-			m.Regs = scalars(&c, m.Regs, "regs", (*cursor).uint64, protowire.VarintType)
+			m.Regs = c.uint64s(m.Regs, "regs")
 		case 2:
 			m.Sp = c.uint64("sp")
 			seen |= 0x1
@@ -865,7 +865,7 @@ func (m *UserAArch64FPSIMD) decode(b []byte, _ int) error {
 	for c.next() {
 		switch c.num {
 		case 1:
-			m.Vregs = scalars(&c, m.Vregs, "vregs", (*cursor).uint64, protowire.VarintType)
+			m.Vregs = c.uint64s(m.Vregs, "vregs")
 		case 2:
 			m.Fpsr = c.uint32("fpsr")
 			seen |= 0x1
@@ -1398,7 +1398,7 @@ func (m *UserARMVFPState) decode(b []byte, _ int) error {
 	for c.next() {
 		switch c.num {
 		case 1:
-			m.VfpRegs = scalars(&c, m.VfpRegs, "vfp_regs", (*cursor).uint64, protowire.VarintType)
+			m.VfpRegs = c.uint64s(m.VfpRegs, "vfp_regs")
 		case 2:
 			m.Fpscr = c.uint32("fpscr")
 			seen |= 0x1
@@ -1532,7 +1532,7 @@ func (m *UserLoongArch64GPRegs) decode(b []byte, _ int) error {
 	for c.next() {
 		switch c.num {
 		case 1:
-			m.Regs = scalars(&c, m.Regs, "regs", (*cursor).uint64, protowire.VarintType)
+			m.Regs = c.uint64s(m.Regs, "regs")
 		case 2:
 			m.Pc = c.uint64("pc")
 			seen |= 0x1
@@ -1591,7 +1591,7 @@ func (m *UserLoongArch64FPRegs) decode(b []byte, _ int) error {
 	for c.next() {
 		switch c.num {
 		case 1:
-			m.Regs = scalars(&c, m.Regs, "regs", (*cursor).uint64, protowire.VarintType)
+			m.Regs = c.uint64s(m.Regs, "regs")
 		case 2:
 			m.Fcc = c.uint64("fcc")
 			seen |= 0x1
@@ -2435,7 +2435,7 @@ func (m *UserPPC64Regs) decode(b []byte, _ int) error {
 	for c.next() {
 		switch c.num {
 		case 1:
-			m.Gpr = scalars(&c, m.Gpr, "gpr", (*cursor).uint64, protowire.VarintType)
+			m.Gpr = c.uint64s(m.Gpr, "gpr")
 		case 2:
 			m.Nip = c.uint64("nip")
 			seen |= 0x1
@@ -2536,7 +2536,7 @@ func (m *UserPPC64FPState) decode(b []byte, _ int) error {
 	for c.next() {
 		switch c.num {
 		case 1:
-			m.FPRegs = scalars(&c, m.FPRegs, "fpregs", (*cursor).uint64, protowire.VarintType)
+			m.FPRegs = c.uint64s(m.FPRegs, "fpregs")
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -2588,7 +2588,7 @@ func (m *UserPPC64VRState) decode(b []byte, _ int) error {
 	for c.next() {
 		switch c.num {
 		case 1:
-			m.Vrregs = scalars(&c, m.Vrregs, "vrregs", (*cursor).uint64, protowire.VarintType)
+			m.Vrregs = c.uint64s(m.Vrregs, "vrregs")
 		case 2:
 			m.Vrsave = c.uint32("vrsave")
 			seen |= 0x1
@@ -2638,7 +2638,7 @@ func (m *UserPPC64VSXState) decode(b []byte, _ int) error {
 	for c.next() {
 		switch c.num {
 		case 1:
-			m.Vsxregs = scalars(&c, m.Vsxregs, "vsxregs", (*cursor).uint64, protowire.VarintType)
+			m.Vsxregs = c.uint64s(m.Vsxregs, "vsxregs")
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -3144,7 +3144,7 @@ func (m *UserRISCV64DExt) decode(b []byte, _ int) error {
 	for c.next() {
 		switch c.num {
 		case 1:
-			m.F = scalars(&c, m.F, "f", (*cursor).uint64, protowire.VarintType)
+			m.F = c.uint64s(m.F, "f")
 		case 2:
 			m.Fcsr = c.uint32("fcsr")
 			seen |= 0x1
@@ -3295,9 +3295,9 @@ func (m *UserS390Regs) decode(b []byte, _ int) error {
 			m.PswAddr = c.uint64("psw_addr")
 			seen |= 0x2
 		case 3:
-			m.Gprs = scalars(&c, m.Gprs, "gprs", (*cursor).uint64, protowire.VarintType)
+			m.Gprs = c.uint64s(m.Gprs, "gprs")
 		case 4:
-			m.Acrs = scalars(&c, m.Acrs, "acrs", (*cursor).uint32, protowire.VarintType)
+			m.Acrs = c.uint32s(m.Acrs, "acrs")
 		case 5:
 			m.OrigGpr2 = c.uint64("orig_gpr2")
 			seen |= 0x4
@@ -3350,7 +3350,7 @@ func (m *UserS390VXRSLow) decode(b []byte, _ int) error {
 	for c.next() {
 		switch c.num {
 		case 1:
-			m.Regs = scalars(&c, m.Regs, "regs", (*cursor).uint64, protowire.VarintType)
+			m.Regs = c.uint64s(m.Regs, "regs")
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -3397,7 +3397,7 @@ func (m *UserS390VXRSHigh) decode(b []byte, _ int) error {
 	for c.next() {
 		switch c.num {
 		case 1:
-			m.Regs = scalars(&c, m.Regs, "regs", (*cursor).uint64, protowire.VarintType)
+			m.Regs = c.uint64s(m.Regs, "regs")
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -3452,7 +3452,7 @@ func (m *UserS390FPRegs) decode(b []byte, _ int) error {
 			m.Fpc = c.uint32("fpc")
 			seen |= 0x1
 		case 2:
-			m.Fprs = scalars(&c, m.Fprs, "fprs", (*cursor).uint64, protowire.VarintType)
+			m.Fprs = c.uint64s(m.Fprs, "fprs")
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -3499,7 +3499,7 @@ func (m *UserS390GSCB) decode(b []byte, _ int) error {
 	for c.next() {
 		switch c.num {
 		case 1:
-			m.Regs = scalars(&c, m.Regs, "regs", (*cursor).uint64, protowire.VarintType)
+			m.Regs = c.uint64s(m.Regs, "regs")
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -3554,7 +3554,7 @@ func (m *UserS390RI) decode(b []byte, _ int) error {
 			m.RiOn = c.uint32("ri_on")
 			seen |= 0x1
 		case 2:
-			m.Regs = scalars(&c, m.Regs, "regs", (*cursor).uint64, protowire.VarintType)
+			m.Regs = c.uint64s(m.Regs, "regs")
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}

@@ -55,7 +55,7 @@ func (m *Plugins) decode(b []byte, _ int) error {
 // It is inventory_entry in CRIU's schema.
 type Inventory struct {
 	ImgVersion        uint32       // 1 or 2 from CRIU; see image.VersionV1_1
-	FDInfoPerID       *bool        // descriptor tables are named by files_id, not by pid; always true since CRIU 1.0
+	FDInfoPerID       *bool        // descriptor tables are named by files_id, not by pid; always true now
 	RootIDs           *TaskKobjIDs // the namespaces that the dumping process had; equal numbers in ids-PID.img mean: not the tree's own
 	NSPerID           *bool        // namespaces are named by their number
 	RootCGSet         *uint32      // the cg_set of the dumping process
@@ -370,7 +370,7 @@ func (m *PSTree) decode(b []byte, _ int) error {
 			m.SID = c.uint32("sid")
 			seen |= 0x8
 		case 5:
-			m.Threads = scalars(&c, m.Threads, "threads", (*cursor).uint32, protowire.VarintType)
+			m.Threads = c.uint32s(m.Threads, "threads")
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -384,7 +384,7 @@ type Core struct {
 	Mtype         March // says which of the thread_info fields is there
 	ThreadInfo    *ThreadInfoX86
 	TC            *TaskCore    // only in the first thread of a process
-	IDs           *TaskKobjIDs // only in images of before CRIU 1.0: now in ids-PID.img
+	IDs           *TaskKobjIDs // only in old images: now in ids-PID.img
 	ThreadCore    *ThreadCore
 	TiARM         *ThreadInfoARM
 	TiAArch64     *ThreadInfoAArch64
@@ -1955,18 +1955,18 @@ func (m *Creds) decode(b []byte, _ int) error {
 			m.FSGID = c.uint32("fsgid")
 			seen |= 0x80
 		case 9:
-			m.CapInh = scalars(&c, m.CapInh, "cap_inh", (*cursor).uint32, protowire.VarintType)
+			m.CapInh = c.uint32s(m.CapInh, "cap_inh")
 		case 10:
-			m.CapPrm = scalars(&c, m.CapPrm, "cap_prm", (*cursor).uint32, protowire.VarintType)
+			m.CapPrm = c.uint32s(m.CapPrm, "cap_prm")
 		case 11:
-			m.CapEff = scalars(&c, m.CapEff, "cap_eff", (*cursor).uint32, protowire.VarintType)
+			m.CapEff = c.uint32s(m.CapEff, "cap_eff")
 		case 12:
-			m.CapBnd = scalars(&c, m.CapBnd, "cap_bnd", (*cursor).uint32, protowire.VarintType)
+			m.CapBnd = c.uint32s(m.CapBnd, "cap_bnd")
 		case 13:
 			m.Secbits = c.uint32("secbits")
 			seen |= 0x100
 		case 14:
-			m.Groups = scalars(&c, m.Groups, "groups", (*cursor).uint32, protowire.VarintType)
+			m.Groups = c.uint32s(m.Groups, "groups")
 		case 15:
 			m.LSMProfile = new(c.string("lsm_profile"))
 		case 16:
@@ -1976,7 +1976,7 @@ func (m *Creds) decode(b []byte, _ int) error {
 		case 18:
 			m.NoNewPrivs = new(c.uint32("no_new_privs"))
 		case 19:
-			m.CapAmb = scalars(&c, m.CapAmb, "cap_amb", (*cursor).uint32, protowire.VarintType)
+			m.CapAmb = c.uint32s(m.CapAmb, "cap_amb")
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -2652,7 +2652,7 @@ func (m *CPUInfoX86) decode(b []byte, _ int) error {
 			m.CapabilityVer = c.uint32("capability_ver")
 			seen |= 0x10
 		case 6:
-			m.Capability = scalars(&c, m.Capability, "capability", (*cursor).uint32, protowire.VarintType)
+			m.Capability = c.uint32s(m.Capability, "capability")
 		case 7:
 			m.ModelID = new(c.string("model_id"))
 		case 8:
@@ -2747,7 +2747,7 @@ func (m *CPUInfoPPC64) decode(b []byte, _ int) error {
 			m.Endian = Endianness(c.int32("endian"))
 			seen |= 0x1
 		case 2:
-			m.HWCap = scalars(&c, m.HWCap, "hwcap", (*cursor).uint64, protowire.VarintType)
+			m.HWCap = c.uint64s(m.HWCap, "hwcap")
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -2794,7 +2794,7 @@ func (m *CPUInfoS390) decode(b []byte, _ int) error {
 	for c.next() {
 		switch c.num {
 		case 2:
-			m.HWCap = scalars(&c, m.HWCap, "hwcap", (*cursor).uint64, protowire.VarintType)
+			m.HWCap = c.uint64s(m.HWCap, "hwcap")
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}

@@ -614,7 +614,7 @@ func (m *RegFile) decode(b []byte, depth int) error {
 		case 10:
 			m.Mode = new(c.uint32("mode"))
 		case 11:
-			m.BuildID = scalars(&c, m.BuildID, "build_id", (*cursor).uint32, protowire.VarintType)
+			m.BuildID = c.uint32s(m.BuildID, "build_id")
 		case 12:
 			m.Checksum = new(c.uint32("checksum"))
 		case 13:
@@ -1728,7 +1728,7 @@ func (m *FH) decode(b []byte, _ int) error {
 			m.Type = c.uint32("type")
 			seen |= 0x2
 		case 3:
-			m.Handle = scalars(&c, m.Handle, "handle", (*cursor).uint64, protowire.VarintType)
+			m.Handle = c.uint64s(m.Handle, "handle")
 		case 4:
 			m.Path = new(c.string("path"))
 		case 5:
@@ -2307,7 +2307,7 @@ func (m *Termios) decode(b []byte, _ int) error {
 			m.COspeed = c.uint32("c_ospeed")
 			seen |= 0x40
 		case 8:
-			m.CCc = scalars(&c, m.CCc, "c_cc", (*cursor).uint32, protowire.VarintType)
+			m.CCc = c.uint32s(m.CCc, "c_cc")
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}

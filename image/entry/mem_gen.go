@@ -162,7 +162,7 @@ func (m *MM) decode(b []byte, depth int) error {
 			m.ExeFileID = c.uint32("exe_file_id")
 			seen |= 0x800
 		case 13:
-			m.MMSavedAuxv = scalars(&c, m.MMSavedAuxv, "mm_saved_auxv", (*cursor).uint64, protowire.VarintType)
+			m.MMSavedAuxv = c.uint64s(m.MMSavedAuxv, "mm_saved_auxv")
 		case 14:
 			c.message("vmas", depth, room(&c, &m.VMAs))
 		case 15:
@@ -433,7 +433,7 @@ func (m *PagemapHead) decode(b []byte, _ int) error {
 type PagemapEntry struct {
 	Vaddr         uint64  // the address; in pagemap-shmem images the offset in the segment
 	CompatNrPages uint32  // where nr_pages was until CRIU 4.1; 0 in newer images
-	InParent      *bool   // where PageParent was until CRIU 2.0
+	InParent      *bool   // where PageParent was in old images
 	Flags         *uint32 // PageFlags of package image
 	NrPages       *uint64
 

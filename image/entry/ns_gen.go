@@ -425,7 +425,7 @@ func (m *NetDevice) decode(b []byte, depth int) error {
 		case 7:
 			m.Address = c.bytes("address")
 		case 8:
-			m.Conf = scalars(&c, m.Conf, "conf", (*cursor).int32, protowire.VarintType)
+			m.Conf = c.int32s(m.Conf, "conf")
 		case 9:
 			c.message("conf4", depth, room(&c, &m.Conf4))
 		case 10:
@@ -645,9 +645,9 @@ func (m *NetNS) decode(b []byte, depth int) error {
 	for c.next() {
 		switch c.num {
 		case 1:
-			m.DefConf = scalars(&c, m.DefConf, "def_conf", (*cursor).int32, protowire.VarintType)
+			m.DefConf = c.int32s(m.DefConf, "def_conf")
 		case 2:
-			m.AllConf = scalars(&c, m.AllConf, "all_conf", (*cursor).int32, protowire.VarintType)
+			m.AllConf = c.int32s(m.AllConf, "all_conf")
 		case 3:
 			c.message("def_conf4", depth, room(&c, &m.DefConf4))
 		case 4:
@@ -903,9 +903,9 @@ func (m *SIT) decode(b []byte, _ int) error {
 		case 1:
 			m.Link = new(c.uint32("link"))
 		case 2:
-			m.Local = scalars(&c, m.Local, "local", (*cursor).uint32, protowire.VarintType)
+			m.Local = c.uint32s(m.Local, "local")
 		case 3:
-			m.Remote = scalars(&c, m.Remote, "remote", (*cursor).uint32, protowire.VarintType)
+			m.Remote = c.uint32s(m.Remote, "remote")
 		case 4:
 			m.TTL = new(c.uint32("ttl"))
 		case 5:
@@ -927,11 +927,11 @@ func (m *SIT) decode(b []byte, _ int) error {
 		case 13:
 			m.RdPrefixlen = new(c.uint32("rd_prefixlen"))
 		case 14:
-			m.RdPrefix = scalars(&c, m.RdPrefix, "rd_prefix", (*cursor).uint32, protowire.VarintType)
+			m.RdPrefix = c.uint32s(m.RdPrefix, "rd_prefix")
 		case 15:
 			m.RelayPrefixlen = new(c.uint32("relay_prefixlen"))
 		case 16:
-			m.RelayPrefix = scalars(&c, m.RelayPrefix, "relay_prefix", (*cursor).uint32, protowire.VarintType)
+			m.RelayPrefix = c.uint32s(m.RelayPrefix, "relay_prefix")
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -1809,7 +1809,7 @@ func (m *IPCVar) decode(b []byte, _ int) error {
 	for c.next() {
 		switch c.num {
 		case 1:
-			m.SemCtls = scalars(&c, m.SemCtls, "sem_ctls", (*cursor).uint32, protowire.VarintType)
+			m.SemCtls = c.uint32s(m.SemCtls, "sem_ctls")
 		case 2:
 			m.MsgCtlmax = c.uint32("msg_ctlmax")
 			seen |= 0x1

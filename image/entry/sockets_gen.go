@@ -246,7 +246,7 @@ func (m *SkOpts) decode(b []byte, _ int) error {
 		case 15:
 			m.SoBoundDev = new(c.string("so_bound_dev"))
 		case 16:
-			m.SoFilter = scalars(&c, m.SoFilter, "so_filter", (*cursor).fixed64, protowire.Fixed64Type)
+			m.SoFilter = c.fixed64s(m.SoFilter, "so_filter")
 		case 17:
 			m.SoReuseport = new(c.bool("so_reuseport"))
 		case 18:
@@ -594,9 +594,9 @@ func (m *InetSk) decode(b []byte, depth int) error {
 			m.Backlog = c.uint32("backlog")
 			seen |= 0x200
 		case 11:
-			m.SrcAddr = scalars(&c, m.SrcAddr, "src_addr", (*cursor).uint32, protowire.VarintType)
+			m.SrcAddr = c.uint32s(m.SrcAddr, "src_addr")
 		case 12:
-			m.DstAddr = scalars(&c, m.DstAddr, "dst_addr", (*cursor).uint32, protowire.VarintType)
+			m.DstAddr = c.uint32s(m.DstAddr, "dst_addr")
 		case 13:
 			c.once("fown", seen&0x400 != 0)
 			c.message("fown", depth, &m.Fown)
@@ -729,7 +729,7 @@ func (m *IPOptsRaw) decode(b []byte, _ int) error {
 		case 3:
 			m.Checksum = new(c.bool("checksum"))
 		case 4:
-			m.IcmpvFilter = scalars(&c, m.IcmpvFilter, "icmpv_filter", (*cursor).uint32, protowire.VarintType)
+			m.IcmpvFilter = c.uint32s(m.IcmpvFilter, "icmpv_filter")
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -1605,7 +1605,7 @@ func (m *SCM) decode(b []byte, _ int) error {
 			m.Type = c.uint32("type")
 			seen |= 0x1
 		case 2:
-			m.Rights = scalars(&c, m.Rights, "rights", (*cursor).uint32, protowire.VarintType)
+			m.Rights = c.uint32s(m.Rights, "rights")
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -2150,7 +2150,7 @@ func (m *NetlinkSk) decode(b []byte, depth int) error {
 			m.Portid = c.uint32("portid")
 			seen |= 0x20
 		case 8:
-			m.Groups = scalars(&c, m.Groups, "groups", (*cursor).uint32, protowire.VarintType)
+			m.Groups = c.uint32s(m.Groups, "groups")
 		case 9:
 			m.DstPortid = c.uint32("dst_portid")
 			seen |= 0x40

@@ -48,8 +48,13 @@ func (c *cursor) next() bool {
 	if c.err != nil || len(c.rest) == 0 {
 		return false
 	}
+	if tag := c.rest[0]; tag < 0x80 && tag >= 1<<3 { // nearly all tags are one byte
+		c.field, c.value = c.rest, c.rest[1:]
+		c.num, c.typ = protowire.Number(tag>>3), protowire.Type(tag&7)
+		return true
+	}
 	num, typ, n := protowire.ConsumeTag(c.rest)
-	if n < 0 {
+	if n < 0 || num > protowire.MaxValidNumber {
 		c.err = fmt.Errorf("%w: %s: bad tag at % x", ErrSyntax, c.schema, head(c.rest))
 		return false
 	}
@@ -91,6 +96,11 @@ func (c *cursor) expect(name string, typ protowire.Type) bool {
 func (c *cursor) varint(name string) uint64 {
 	if !c.expect(name, protowire.VarintType) {
 		return 0
+	}
+	if len(c.value) > 0 && c.value[0] < 0x80 {
+		v := uint64(c.value[0])
+		c.rest = c.value[1:]
+		return v
 	}
 	v, n := protowire.ConsumeVarint(c.value)
 	if n < 0 {
@@ -223,22 +233,68 @@ func grown[T any](c *cursor, s []T) []T {
 	return slices.Grow(s, c.run())
 }
 
-// scalars decodes one field of a repeated scalar, packed or not: CRIU does not pack, but a reader must take both.
-func scalars[T any](c *cursor, s []T, name string, one func(*cursor, string) T, typ protowire.Type) []T {
+// The methods for repeated scalars take packed fields too: CRIU does not pack, but a reader must. They are four times the
+// same, because a function value for the element would move every cursor to the heap.
+
+func (c *cursor) uint32s(s []uint32, name string) []uint32 {
 	if c.typ != protowire.BytesType {
-		return append(grown(c, s), one(c, name))
+		return append(grown(c, s), c.uint32(name))
 	}
-	b := c.raw(name)
-	after := c.rest
-	for len(b) > 0 && c.err == nil {
-		c.value, c.typ = b, typ
-		s = append(s, one(c, name))
-		b = c.rest
-	}
-	if c.err == nil {
-		c.rest = after
+	p, after := c.raw(name), c.rest
+	for c.packed(p, after, protowire.VarintType) {
+		s = append(s, c.uint32(name))
+		p = c.rest
 	}
 	return s
+}
+
+func (c *cursor) uint64s(s []uint64, name string) []uint64 {
+	if c.typ != protowire.BytesType {
+		return append(grown(c, s), c.uint64(name))
+	}
+	p, after := c.raw(name), c.rest
+	for c.packed(p, after, protowire.VarintType) {
+		s = append(s, c.uint64(name))
+		p = c.rest
+	}
+	return s
+}
+
+func (c *cursor) int32s(s []int32, name string) []int32 {
+	if c.typ != protowire.BytesType {
+		return append(grown(c, s), c.int32(name))
+	}
+	p, after := c.raw(name), c.rest
+	for c.packed(p, after, protowire.VarintType) {
+		s = append(s, c.int32(name))
+		p = c.rest
+	}
+	return s
+}
+
+func (c *cursor) fixed64s(s []uint64, name string) []uint64 {
+	if c.typ != protowire.BytesType {
+		return append(grown(c, s), c.fixed64(name))
+	}
+	p, after := c.raw(name), c.rest
+	for c.packed(p, after, protowire.Fixed64Type) {
+		s = append(s, c.fixed64(name))
+		p = c.rest
+	}
+	return s
+}
+
+// packed makes the first element of p the present field, or goes on with what comes after the packed field.
+func (c *cursor) packed(p, after []byte, typ protowire.Type) bool {
+	if c.err != nil {
+		return false
+	}
+	if len(p) == 0 {
+		c.rest = after
+		return false
+	}
+	c.value, c.typ = p, typ
+	return true
 }
 
 // room appends a zero element for a repeated message and returns it for decoding.

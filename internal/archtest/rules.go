@@ -191,12 +191,30 @@ func checkErrorComparisons(h *house) (broken []string) {
 func checkInit(h *house) (broken []string) {
 	h.eachFile(func(f *file) {
 		for _, decl := range f.syntax.Decls {
-			if fn, ok := decl.(*ast.FuncDecl); ok && fn.Recv == nil && fn.Name.Name == "init" {
+			if fn, ok := decl.(*ast.FuncDecl); ok && fn.Recv == nil && fn.Name.Name == "init" && !onlyLocksThread(fn) {
 				broken = append(broken, f.at(fn.Pos())+": func init")
 			}
 		}
 	})
 	return broken
+}
+
+// onlyLocksThread reports whether a function does nothing but runtime.LockOSThread: what keeps the main goroutine on the
+// main thread, and has to be done in init.
+func onlyLocksThread(fn *ast.FuncDecl) bool {
+	if len(fn.Body.List) != 1 {
+		return false
+	}
+	statement, ok := fn.Body.List[0].(*ast.ExprStmt)
+	if !ok {
+		return false
+	}
+	call, ok := statement.X.(*ast.CallExpr)
+	if !ok {
+		return false
+	}
+	s, ok := call.Fun.(*ast.SelectorExpr)
+	return ok && s.Sel.Name == "LockOSThread"
 }
 
 func checkSkips(h *house) (broken []string) {

@@ -37,6 +37,9 @@ type Option struct {
 	// program may add options of its own without changing what the command lines of the program that it stands in
 	// for mean.
 	Exact bool
+	// Late options came with a later version of the program than command lines may be written for: a prefix means one
+	// only where it can mean nothing else.
+	Late bool
 }
 
 // Item is an option as it was given.
@@ -171,14 +174,20 @@ func (s *Set) parseLong(args []string, i int) (Item, error) {
 
 // find is the option with the name, or the only one that the name is a prefix of.
 func (s *Set) find(name string) (longName, error) {
-	var candidates []longName
+	var candidates, late []longName
 	for _, l := range s.long {
-		if l.name == name {
+		switch {
+		case l.name == name:
 			return l, nil
-		}
-		if !l.option.Exact && name != "" && strings.HasPrefix(l.name, name) {
+		case name == "" || l.option.Exact || !strings.HasPrefix(l.name, name):
+		case l.option.Late:
+			late = append(late, l)
+		default:
 			candidates = append(candidates, l)
 		}
+	}
+	if len(candidates) == 0 {
+		candidates = late
 	}
 	switch len(candidates) {
 	case 0:
@@ -220,7 +229,7 @@ func (s *Set) parseShort(args []string, i int) ([]Item, error) {
 	return items, nil
 }
 
-// similar are the names of options that a mistyped name may have meant, at most three, nearest first.
+// similar are the names of options that a mistyped name may have meant, at most three, all equally near.
 func (s *Set) similar(name string) []string {
 	type near struct {
 		name     string
@@ -239,7 +248,9 @@ func (s *Set) similar(name string) []string {
 	slices.SortStableFunc(found, func(a, b near) int { return a.distance - b.distance })
 	var names []string
 	for _, n := range found[:min(3, len(found))] {
-		names = append(names, n.name)
+		if n.distance == found[0].distance {
+			names = append(names, n.name)
+		}
 	}
 	return names
 }

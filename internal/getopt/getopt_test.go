@@ -22,6 +22,8 @@ func testSet() *Set {
 		{Long: "cpu-cap", Arg: Optional},
 		{Long: "external", Arg: Required},
 		{Long: "json", Exact: true},
+		{Long: "image-io-mode", Late: true},
+		{Long: "image-late", Late: true},
 		{Short: 'x', Arg: Optional},
 	})
 }
@@ -92,6 +94,8 @@ func TestParse(t *testing.T) {
 		{"-x12,13", "x=12,13 |"},
 		{"--external mnt[/a]:b --external dev[1/2]:c", "external=mnt[/a]:b external=dev[1/2]:c |"},
 		{"--json", "json |"},
+		{"--im x", "images-dir=x |"},
+		{"--image-i", "image-io-mode |"},
 	} {
 		r, err := testSet().Parse(strings.Fields(test.args))
 		if err != nil {
@@ -120,6 +124,7 @@ func TestErrors(t *testing.T) {
 		{"--ver", Ambiguous, "option --ver is ambiguous: it may mean --verbosity, --version"},
 		{"--restore", Ambiguous, "option --restore is ambiguous: it may mean --restore-detached, --restore-sibling"},
 		{"--tl", Ambiguous, "option --tl is ambiguous: it may mean --tls, --tls-cert"},
+		{"--image-", Ambiguous, "option --image- is ambiguous: it may mean --image-io-mode, --image-late"},
 		{"--tr", MissingValue, "option --tree needs a value"},
 		{"dump -t", MissingValue, "option -t needs a value"},
 		{"--no-restore-sibling=1", UnexpectedValue, `option --no-restore-sibling takes no value, but was given "1"`},

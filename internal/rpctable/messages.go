@@ -28,7 +28,7 @@ func Messages() []MessageType {
 			}},
 		{Name: "inherit_fd", Go: "InheritFD", Help: "lets an open file stand in for a dumped one",
 			Fields: []Field{
-				{Name: "key", Num: 1, Kind: String, Card: Required, Help: "the dumped file, such as pipe[1234]"},
+				{Name: "key", Num: 1, Kind: String, Card: Required, Help: "the dumped file, such as pipe:[1234]"},
 				{Name: "fd", Num: 2, Kind: Int32, Card: Required, Help: "descriptor in the peer's own table"},
 			}},
 		{Name: "cgroup_root", Go: "CgroupRoot", Help: "roots a cgroup controller elsewhere",

@@ -119,7 +119,7 @@ type CForm int
 
 const (
 	CValue   CForm = iota // void for booleans and numbers, int (0 or -ENOMEM) for strings; "add_" appends
-	CChecked               // int: one of the enum's values (else -1), or a number in the bounds (else -EINVAL)
+	CChecked              // int: one of the enum's values (else -1), or a number up to CMax (else -EINVAL)
 	CUpsert               // int: a single string that replaces the former, though its name says add_
 	CCustom               // written by hand in libcriu: more than one argument, or an effect beyond its field
 	CNone                 // no setter: the library sets the field itself
@@ -135,9 +135,7 @@ type Option struct {
 	C          string // the C function's name behind criu_ and criu_local_, such as set_pid
 	CForm      CForm
 	CSince     string // the first libcriu that has it; "" where upstream has none and the function is our extension
-	CMin       uint32 // bounds of a CChecked number that is not an enum, both included
-	CMax       uint32
-	CStep      uint32 // which it has to be a multiple of; 0 for any
+	CMax       uint32 // largest value of a CChecked number that is not an enum
 	Flag       string // long flag of criu(8), "" where the command line has none
 	Short      string // its one-letter form
 	Deprecated string // what to use instead

@@ -19,8 +19,8 @@
 //	func TestMain(m *testing.M) { testkit.Main(m) }
 //
 // Main makes the test program the subreaper of everything below it, so that a process restored in the background, or
-// one whose parent died, comes back to it as a child and can be waited for; when the tests are done it fails the run if
-// a process, a stopped task, a descriptor, a mount or a goroutine is left.
+// one whose parent died, comes back to it and is waited for when it dies, as init would; when the tests are done it
+// fails the run if a process, a stopped task, a descriptor, a mount or a goroutine is left.
 //
 // Nothing here sleeps to give something time to happen. Waiting is for an event of the kernel's (a pidfd, inotify), or,
 // where there is none, for a condition that is looked at again and again until a deadline (WaitFor).

@@ -14,7 +14,8 @@ import (
 )
 
 // A Process is a process that a test has to do with, held by a pidfd: no signal of the test's ever reaches another
-// process that got the same pid. When the test ends it is killed and, being a child, waited for.
+// process that got the same pid. When the test ends it is killed, with everything below
+// it, and waited for.
 type Process struct {
 	Pid int
 
@@ -47,13 +48,37 @@ func (p *Process) Signal(sig syscall.Signal) error {
 	return nil
 }
 
-// Kill kills the process, unless it is gone, and waits until it is.
+// Kill kills the process and everything below it, waits until all are gone and, where they were children of this
+// process or have become so, for them.
 func (p *Process) Kill() error {
-	if err := p.Signal(unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+	below, err := descendants(p.Pid)
+	if err != nil {
 		return err
 	}
-	_, err := p.Wait()
-	return err
+	family := []*Process{p}
+	for _, d := range below {
+		pidfd, err := unix.PidfdOpen(d.pid, 0)
+		if errors.Is(err, unix.ESRCH) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("pidfd_open of process %d: %w", d.pid, err)
+		}
+		defer unix.Close(pidfd)
+		family = append(family, &Process{Pid: d.pid, pidfd: pidfd})
+	}
+	// Parents first, so that none of them takes note of a child's end.
+	for _, member := range family {
+		if err := member.Signal(unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+			return err
+		}
+	}
+	for _, member := range family {
+		if _, err := member.Wait(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Gone reports whether the process has exited.
@@ -62,8 +87,8 @@ func (p *Process) Gone() bool {
 	return err == nil && ready[0]
 }
 
-// Wait waits, for at most Patience, until the process has exited. A child is waited for in the sense of wait4 and its
-// status returned; of another process there is none to be had, and the status is zero.
+// Wait waits, for at most Patience, until the process has exited. A child that this program started is waited for in the
+// sense of wait4, and its status returned; of another process there is none to be had, and the status is zero.
 func (p *Process) Wait() (syscall.WaitStatus, error) {
 	ready, err := pollIn(Patience, p.pidfd)
 	if err != nil {
@@ -82,12 +107,21 @@ func (p *Process) Wait() (syscall.WaitStatus, error) {
 	}
 	var status syscall.WaitStatus
 	if err == nil {
-		err = retry(func() error {
-			_, err := syscall.Wait4(p.Pid, &status, syscall.WNOHANG|unix.WALL, nil)
-			return err
+		// A child that was killed under a tracer is dead, but not its parent's to wait for until the tracer lets go of it.
+		inTime := poll(Patience, func() bool {
+			waited := false
+			err = retry(func() error {
+				pid, err := syscall.Wait4(p.Pid, &status, syscall.WNOHANG|unix.WALL, nil)
+				waited = pid == p.Pid
+				return err
+			})
+			return waited || err != nil
 		})
+		if !inTime {
+			err = errTooLate("its tracer")
+		}
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, unix.ECHILD) { // an orphan, which Main was quicker to bury
 		return 0, fmt.Errorf("wait for process %d: %w", p.Pid, err)
 	}
 	return status, nil

@@ -277,7 +277,7 @@ func TestVictimThatDies(t *testing.T) {
 	}
 }
 
-func TestDescendants(t *testing.T) {
+func TestKillWholeTree(t *testing.T) {
 	Need(t, Busybox)
 	v := VictimSpec{Name: BusyboxPath, Args: []string{"sh", "-c", "sleep 1000 & echo ready; wait"}}.Start(t)
 	below, err := descendants(os.Getpid())
@@ -289,12 +289,47 @@ func TestDescendants(t *testing.T) {
 	if at < 0 || child < at || below[child].commandLine() != "sleep 1000" {
 		t.Fatalf("descendants: %+v", below)
 	}
-	orphan := OpenProcess(t, below[child].pid) // killed, and waited for, once its parent is dead
 	if err := v.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	WaitFor(t, "the orphan to become ours", func() bool {
-		st, err := readStat(fmt.Sprintf("/proc/%d/stat", orphan.Pid))
-		return err == nil && st.ppid == os.Getpid()
+	// Kill has waited for both, although the child was the victim's and not ours.
+	for _, pid := range []int{v.Pid, below[child].pid} {
+		if states := taskStates(pid); states != "" {
+			t.Errorf("process %d is still there, in state %s", pid, states)
+		}
+	}
+}
+
+func TestOrphansAreBuried(t *testing.T) {
+	Need(t, Busybox)
+	output, err := exec.Command(BusyboxPath, "sh", "-c", "sleep 0 & echo $!").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	proc := "/proc/" + strings.TrimSpace(string(output))
+	WaitFor(t, "the orphan to be buried", func() bool {
+		_, err := os.Stat(proc)
+		return errors.Is(err, os.ErrNotExist)
 	})
+}
+
+// A descriptor that was inherited does not get into a victim, from where a dump could not tell what it is.
+func TestInheritedFilesStayHere(t *testing.T) {
+	file, err := os.Open(os.Args[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if os.Getenv("TESTKIT_INHERIT") != "" {
+		output, err := exec.Command("ls", "-l", "/proc/self/fd").CombinedOutput()
+		fmt.Printf("%s\n%v\n", output, err)
+		return
+	}
+	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
+	cmd.Env = append(os.Environ(), "TESTKIT_INHERIT=1")
+	cmd.ExtraFiles = []*os.File{file}
+	output, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(output), " 0 -> ") || strings.Contains(string(output), os.Args[0]) {
+		t.Errorf("a child of a test has, %v\n%s", err, output)
+	}
 }

@@ -47,6 +47,17 @@ func optionFunctions() map[string]function {
 			params: []param{{"const char *%s", "ns"}, {"const char *%s", "ns_file"}, {"const char *%s", "extra_opt"}},
 			doc: "An existing namespace to restore into: its kind, and a pid or the path of a namespace file; extra_opt is\n" +
 				"\"UID,GID\" for a user namespace, else NULL. -1 where one of the first two is NULL."},
+		{name: "set_compress", ret: "int",
+			params: []param{{"enum criu_compress_mode %s", "mode"}},
+			doc:    "Compression of page images. CRIU_COMPRESS_OFF also forgets the next two. -EINVAL for another value."},
+		{name: "set_compress_acceleration", ret: "int",
+			params: []param{{"unsigned int %s", "acceleration"}},
+			doc: "Speed against ratio of the compression, which this turns on. -EINVAL unless from 1 to\n" +
+				"CRIU_COMPRESS_MAX_ACCELERATION."},
+		{name: "set_compress_block_size", ret: "int",
+			params: []param{{"unsigned int %s", "bytes"}},
+			doc: "Bytes that are compressed together; turns compression on. -EINVAL unless a multiple of 4096 up to\n" +
+				"CRIU_COMPRESS_MAX_BLOCK_SIZE."},
 		{name: "add_plugin_option", ret: "int",
 			params: []param{{"const char *%s", "option"}},
 			doc:    "An option for a plugin, PLUGIN.NAME[=VALUE]; -EINVAL for another form."},

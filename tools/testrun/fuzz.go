@@ -6,12 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"time"
-
-	"os"
 )
 
 // A fuzzTarget is a function FuzzXxx.

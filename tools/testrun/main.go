@@ -53,6 +53,9 @@ func run(ctx context.Context, packages []string, race bool, fuzz, timeout time.D
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("prctl(PR_SET_CHILD_SUBREAPER): %w", err)
 	}
+	if err := testkit.CloseInheritedOnExec(); err != nil {
+		return err
+	}
 	results := newResults(os.Stdout)
 	flags := []string{"-count=1", "-timeout=" + timeout.String()}
 	if race {

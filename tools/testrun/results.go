@@ -85,8 +85,9 @@ func (r *results) addOutput(id testID, text string) {
 		r.output[id] = append(r.output[id], text)
 		return
 	}
-	// Of a package in which all went well, go test without -v prints one line: "ok", or that there is nothing to run.
-	if text != "PASS\n" {
+	// Without -v, go test does not print this line, which every test program ends with; and of packages without tests
+	// there is no need to read.
+	if text != "PASS\n" && !strings.HasSuffix(text, "[no test files]\n") {
 		fmt.Fprint(r.out, text)
 	}
 }

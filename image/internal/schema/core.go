@@ -6,7 +6,7 @@ var core = []Message{
 	}},
 	{"inventory_entry", "Inventory", "says what a directory holds and how; the first thing that is read (inventory.img)", []Field{
 		{1, req, "uint32", "img_version", "", "1 or 2 from CRIU; see image.VersionV1_1"},
-		{2, opt, "bool", "fdinfo_per_id", "", "descriptor tables are named by files_id, not by pid; always true since CRIU 1.0"},
+		{2, opt, "bool", "fdinfo_per_id", "", "descriptor tables are named by files_id, not by pid; always true now"},
 		{3, opt, "task_kobj_ids_entry", "root_ids", "", "the namespaces that the dumping process had; equal numbers in ids-PID.img mean: not the tree's own"},
 		{4, opt, "bool", "ns_per_id", "", "namespaces are named by their number"},
 		{5, opt, "uint32", "root_cg_set", "", "the cg_set of the dumping process"},
@@ -37,7 +37,7 @@ var core = []Message{
 		{12, opt, "thread_info_loongarch64", "ti_loongarch64", "", ""},
 		{13, opt, "thread_info_riscv64", "ti_riscv64", "", ""},
 		{3, opt, "task_core_entry", "tc", "", "only in the first thread of a process"},
-		{4, opt, "task_kobj_ids_entry", "ids", "", "only in images of before CRIU 1.0: now in ids-PID.img"},
+		{4, opt, "task_kobj_ids_entry", "ids", "", "only in old images: now in ids-PID.img"},
 		{5, opt, "thread_core_entry", "thread_core", "", ""},
 	}},
 	{"task_core_entry", "TaskCore", "is what a process has once, in the core of its first thread", []Field{

@@ -43,7 +43,7 @@ var mem = []Message{
 	{"pagemap_entry", "PagemapEntry", "is a run of pages; package image reads and writes runs without this type", []Field{
 		{1, req, "uint64", "vaddr", "", "the address; in pagemap-shmem images the offset in the segment"},
 		{2, req, "uint32", "compat_nr_pages", "", "where nr_pages was until CRIU 4.1; 0 in newer images"},
-		{3, opt, "bool", "in_parent", "", "where PageParent was until CRIU 2.0"},
+		{3, opt, "bool", "in_parent", "", "where PageParent was in old images"},
 		{4, opt, "uint32", "flags", "", "PageFlags of package image"},
 		{5, opt, "uint64", "nr_pages", "", ""},
 	}},

@@ -338,7 +338,7 @@ func (g *generator) decodeField(f field, bit string) {
 	case f.Label == schema.Repeated && f.scalar.wire == "BytesType":
 		g.p("%s = append(grown(&c, %s), c.%s(%q))", v, v, f.scalar.read, f.Name)
 	case f.Label == schema.Repeated:
-		g.p("%s = scalars(&c, %s, %q, (*cursor).%s, protowire.%s)", v, v, f.Name, f.scalar.read, f.scalar.wire)
+		g.p("%s = c.%ss(%s, %q)", v, f.scalar.read, v, f.Name)
 	case f.pointer() && f.goType != f.scalarGo():
 		g.p("%s = new(%s(c.%s(%q)))", v, f.goType, f.scalar.read, f.Name)
 	case f.pointer():

@@ -1,0 +1,255 @@
+package proc
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// FS is a /proc.
+type FS struct {
+	root fs.FS
+}
+
+// New returns the /proc that root is: os.DirFS("/proc"), or captured files.
+func New(root fs.FS) FS { return FS{root} }
+
+// Dir is the directory of a process or a thread.
+type Dir struct {
+	root fs.FS
+	name string
+}
+
+// Process returns the directory of a process.
+func (f FS) Process(pid int) Dir { return Dir{f.root, strconv.Itoa(pid)} }
+
+// Thread returns the directory of a thread, /proc/PID/task/TID.
+func (f FS) Thread(pid, tid int) Dir {
+	return Dir{f.root, strconv.Itoa(pid) + "/task/" + strconv.Itoa(tid)}
+}
+
+// Self returns the directory of the calling process.
+func (f FS) Self() Dir { return Dir{f.root, "self"} }
+
+func inFile(name string, err error) error {
+	var syntax *SyntaxError
+	if errors.As(err, &syntax) {
+		return fmt.Errorf("/proc/%s: %w", name, err)
+	}
+	return err // a PathError has the name
+}
+
+// with opens a file for a parser.
+func with[T any](root fs.FS, name string, parse func(io.Reader) (T, error)) (T, error) {
+	f, err := root.Open(name)
+	if err != nil {
+		var zero T
+		return zero, err
+	}
+	defer f.Close()
+	v, err := parse(f)
+	if err != nil {
+		return v, inFile(name, err)
+	}
+	return v, nil
+}
+
+// all reads a small file whole and lets parse see it.
+func all[T any](root fs.FS, name string, parse func([]byte) (T, error)) (T, error) {
+	b, err := fs.ReadFile(root, name)
+	if err != nil {
+		var zero T
+		return zero, err
+	}
+	v, err := parse(b)
+	if err != nil {
+		return v, inFile(name, err)
+	}
+	return v, nil
+}
+
+func (d Dir) file(name string) string { return d.name + "/" + name }
+
+// String returns the directory's path.
+func (d Dir) String() string { return "/proc/" + d.name }
+
+// Stat reads stat.
+func (d Dir) Stat() (Stat, error) { return all(d.root, d.file("stat"), ParseStat) }
+
+// Status reads status.
+func (d Dir) Status() (Status, error) { return with(d.root, d.file("status"), ParseStatus) }
+
+// Maps reads maps.
+func (d Dir) Maps() ([]Mapping, error) { return with(d.root, d.file("maps"), ParseMaps) }
+
+// Smaps reads smaps and calls yield for each mapping; the value is used again for the next one. An error of yield ends
+// the reading and is returned. The file of a process with many mappings has many megabytes and is never held whole.
+func (d Dir) Smaps(yield func(*Smap) error) error {
+	name := d.file("smaps")
+	f, err := d.root.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	r := NewSmapsReader(f)
+	var m Smap
+	for {
+		err := r.Next(&m)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return inFile(name, err)
+		}
+		if err := yield(&m); err != nil {
+			return err
+		}
+	}
+}
+
+// FDInfo reads fdinfo/FD.
+func (d Dir) FDInfo(fd int) (FDInfo, error) {
+	return with(d.root, d.file("fdinfo/"+strconv.Itoa(fd)), ParseFDInfo)
+}
+
+// FDs returns the open descriptors, ascending.
+func (d Dir) FDs() ([]int, error) { return d.numbers("fd") }
+
+// Threads returns the threads, ascending.
+func (d Dir) Threads() ([]int, error) { return d.numbers("task") }
+
+// Processes returns all processes of a /proc, ascending.
+func (f FS) Processes() ([]int, error) {
+	list, err := fs.ReadDir(f.root, ".")
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for _, e := range list {
+		var n int
+		if number([]byte(e.Name()), &n) {
+			pids = append(pids, n)
+		}
+	}
+	slices.Sort(pids)
+	return pids, nil
+}
+
+// numbers reads a directory in which every name is a number.
+func (d Dir) numbers(dir string) ([]int, error) {
+	name := d.file(dir)
+	list, err := fs.ReadDir(d.root, name)
+	if err != nil {
+		return nil, err
+	}
+	nums := make([]int, len(list))
+	for i, e := range list {
+		if !number([]byte(e.Name()), &nums[i]) {
+			return nil, inFile(name, &SyntaxError{Text: e.Name(), What: "name is no number"})
+		}
+	}
+	slices.Sort(nums)
+	return nums, nil
+}
+
+// Link reads a symbolic link: "exe", "cwd", "root", "fd/7". The text of a descriptor that is no file is "pipe:[123]" and
+// the like; that of a file whose name is gone ends with " (deleted)", and a file may really have such a name.
+func (d Dir) Link(name string) (string, error) { return fs.ReadLink(d.root, d.file(name)) }
+
+// NS reads a link of ns/: kind is "pid", "mnt", "pid_for_children" and so on.
+func (d Dir) NS(kind string) (Namespace, error) {
+	name := d.file("ns/" + kind)
+	text, err := fs.ReadLink(d.root, name)
+	if err != nil {
+		return Namespace{}, err
+	}
+	ns, err := ParseNamespace(text)
+	if err != nil {
+		return ns, inFile(name, err)
+	}
+	return ns, nil
+}
+
+// MountInfo reads mountinfo.
+func (d Dir) MountInfo() ([]Mount, error) {
+	return with(d.root, d.file("mountinfo"), ParseMountInfo)
+}
+
+// Limits reads limits.
+func (d Dir) Limits() (Limits, error) { return with(d.root, d.file("limits"), ParseLimits) }
+
+// Timers reads timers: the POSIX timers of a process.
+func (d Dir) Timers() ([]Timer, error) { return with(d.root, d.file("timers"), ParseTimers) }
+
+// Cgroup reads cgroup.
+func (d Dir) Cgroup() ([]Cgroup, error) { return with(d.root, d.file("cgroup"), ParseCgroup) }
+
+// UIDMap reads uid_map.
+func (d Dir) UIDMap() ([]IDMap, error) { return with(d.root, d.file("uid_map"), ParseIDMap) }
+
+// GIDMap reads gid_map.
+func (d Dir) GIDMap() ([]IDMap, error) { return with(d.root, d.file("gid_map"), ParseIDMap) }
+
+// Children reads children of a thread's directory: the processes that this thread has forked. The kernel promises a whole
+// list only while the thread and its children are stopped.
+func (d Dir) Children() ([]int, error) { return all(d.root, d.file("children"), parseChildren) }
+
+// Auxv reads auxv: the words of the auxiliary vector without the AT_NULL pair at its end. wordSize is 8, or 4 for a
+// 32-bit process.
+func (d Dir) Auxv(wordSize int) ([]uint64, error) {
+	return all(d.root, d.file("auxv"), func(b []byte) ([]uint64, error) { return ParseAuxv(b, wordSize) })
+}
+
+// Cmdline reads cmdline, as it is: arguments with a zero byte after each, unless the process wrote there what it likes.
+func (d Dir) Cmdline() ([]byte, error) { return fs.ReadFile(d.root, d.file("cmdline")) }
+
+// Environ reads environ, as it is: variables with a zero byte after each, unless the process wrote there what it likes.
+func (d Dir) Environ() ([]byte, error) { return fs.ReadFile(d.root, d.file("environ")) }
+
+// Comm reads comm, the name of a thread: at most 15 bytes of any kind but zero.
+func (d Dir) Comm() (string, error) {
+	return all(d.root, d.file("comm"), func(b []byte) (string, error) {
+		name, ok := bytes.CutSuffix(b, []byte("\n"))
+		if !ok {
+			return "", &SyntaxError{Text: string(b), What: "not ended by a line feed"}
+		}
+		return string(name), nil
+	})
+}
+
+// LoginUID reads loginuid. 4294967295 stands for none. The error wraps fs.ErrNotExist on a kernel without auditing.
+func (d Dir) LoginUID() (uint32, error) { return oneNumber[uint32](d.root, d.file("loginuid")) }
+
+// OOMScoreAdj reads oom_score_adj, -1000 to 1000.
+func (d Dir) OOMScoreAdj() (int, error) { return oneNumber[int](d.root, d.file("oom_score_adj")) }
+
+// Personality reads personality. The kernel lets only tracers of the process read it.
+func (d Dir) Personality() (uint32, error) {
+	return all(d.root, d.file("personality"), func(b []byte) (v uint32, err error) {
+		if !hex(bytes.TrimSpace(b), &v) {
+			err = &SyntaxError{Text: string(b), What: "not one hexadecimal number"}
+		}
+		return v, err
+	})
+}
+
+// LastPID reads sys/kernel/ns_last_pid: the last pid that was given out in the reader's pid namespace.
+func (f FS) LastPID() (int, error) { return oneNumber[int](f.root, "sys/kernel/ns_last_pid") }
+
+// Locks reads locks: all file locks of the machine.
+func (f FS) Locks() ([]Lock, error) { return with(f.root, "locks", ParseLocks) }
+
+func oneNumber[T integer](root fs.FS, name string) (T, error) {
+	return all(root, name, func(b []byte) (v T, err error) {
+		// loginuid has no line feed, the others have.
+		if !number([]byte(strings.TrimSuffix(string(b), "\n")), &v) {
+			err = &SyntaxError{Text: string(b), What: "not one number"}
+		}
+		return v, err
+	})
+}

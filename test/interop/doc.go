@@ -1,0 +1,2 @@
+// Package interop holds the tests across programs: what one dumps, another restores.
+package interop

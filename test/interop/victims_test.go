@@ -1,0 +1,156 @@
+package interop
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"stasis.example/internal/testkit"
+)
+
+func TestMain(m *testing.M) { testkit.Main(m) }
+
+// victims are the programs in test/victims that say ok or FAIL.
+var victims = []struct {
+	name string
+	args []string
+	// needs is what it needs beside itself.
+	needs []testkit.Requirement
+	// terminal says that it wants one, whose other end no dump of CRIU's command line can hold.
+	terminal bool
+}{
+	{name: "counter"},
+	{name: "mem", args: []string{"4"}},
+	{name: "pipes"},
+	{name: "pty", terminal: true},
+	{name: "python", needs: []testkit.Requirement{testkit.Python}},
+	{name: "shell"},
+	{name: "signals"},
+	{name: "threads"},
+	{name: "timers"},
+	{name: "tree"},
+}
+
+// start starts a victim, with a terminal if it wants one.
+func start(t *testing.T, name string, terminal bool, args ...string) *testkit.Victim {
+	t.Helper()
+	spec := testkit.VictimSpec{Name: name, Args: args}
+	if terminal {
+		_, slave := testkit.OpenPTY(t)
+		spec.Stdin, spec.Stdout, spec.Stderr = slave, slave, slave
+		spec.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	}
+	return spec.Start(t)
+}
+
+// A victim that was left alone has nothing to complain of.
+func TestVictims(t *testing.T) {
+	for _, v := range victims {
+		t.Run(v.name, func(t *testing.T) {
+			t.Parallel()
+			testkit.Need(t, append(v.needs, testkit.VictimProgram(v.name))...)
+			start(t, v.name, v.terminal, v.args...).MustVerify()
+		})
+	}
+}
+
+// A victim that was spoiled finds out: its word is worth something.
+func TestVictimsNotice(t *testing.T) {
+	for _, v := range victims {
+		t.Run(v.name, func(t *testing.T) {
+			t.Parallel()
+			testkit.Need(t, append(v.needs, testkit.VictimProgram(v.name))...)
+			err := start(t, v.name, v.terminal, append(slices.Clone(v.args), "--sabotage")...).Verify()
+			if err == nil || !strings.Contains(err.Error(), "FAIL ") {
+				t.Errorf("a spoiled victim's verdict: %v", err)
+			}
+		})
+	}
+}
+
+func TestExitcode(t *testing.T) {
+	testkit.Need(t, testkit.VictimProgram("exitcode"))
+	for _, tc := range []struct {
+		args []string
+		want syscall.WaitStatus
+	}{
+		{[]string{"0"}, 0},
+		{[]string{"42"}, 42 << 8},
+		{[]string{fmt.Sprint(256 + int(syscall.SIGTERM))}, syscall.WaitStatus(syscall.SIGTERM)},
+		{[]string{"42", "--sabotage"}, 1 << 8},
+	} {
+		v := testkit.StartVictim(t, "exitcode", tc.args...)
+		if err := v.Signal(syscall.SIGUSR1); err != nil {
+			t.Fatal(err)
+		}
+		if status, err := v.Wait(); err != nil || status != tc.want {
+			t.Errorf("exitcode %q ended with %#x, %v, want %#x", tc.args, status, err, tc.want)
+		}
+	}
+}
+
+// Every victim is in the tests above.
+func TestVictimsAreListed(t *testing.T) {
+	files, err := filepath.Glob("../victims/*.*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	listed := map[string]bool{"exitcode": true}
+	for _, v := range victims {
+		listed[v.name] = true
+	}
+	for _, file := range files {
+		name, ext, _ := strings.Cut(filepath.Base(file), ".")
+		if slices.Contains([]string{"c", "sh", "py"}, ext) && !listed[name] {
+			t.Errorf("%s is in no test", file)
+		}
+		delete(listed, name)
+	}
+	for name := range listed {
+		t.Errorf("there is no victim %s", name)
+	}
+}
+
+// What CRIU dumps and CRIU restores is as it was: with that, a victim's complaint about anything else is to be believed.
+func TestVictimsSurviveCRIU(t *testing.T) {
+	for _, v := range victims {
+		if v.terminal {
+			continue
+		}
+		t.Run(v.name, func(t *testing.T) {
+			t.Parallel()
+			testkit.Need(t, append(v.needs, testkit.Root, testkit.CRIU, testkit.VictimProgram(v.name))...)
+			victim := start(t, v.name, v.terminal, v.args...)
+			images := t.TempDir()
+			criu(t, images, "dump", "-t", fmt.Sprint(victim.Pid))
+			if _, err := victim.Wait(); err != nil {
+				t.Fatal(err)
+			}
+			criu(t, images, "restore", "-d")
+			victim.Restored()
+			victim.MustVerify()
+		})
+	}
+}
+
+// criu runs CRIU's command line.
+func criu(t *testing.T, images, action string, args ...string) {
+	t.Helper()
+	log := action + ".log"
+	cmd := exec.CommandContext(t.Context(), testkit.CRIUPath(t), append([]string{action, "-D", images, "-o", log, "-v4"}, args...)...)
+	if output, err := cmd.CombinedOutput(); err != nil {
+		text, _ := os.ReadFile(filepath.Join(images, log))
+		var complaints []string
+		for line := range strings.Lines(string(text)) {
+			if strings.Contains(line, "Error") || strings.Contains(line, "Warn") {
+				complaints = append(complaints, line)
+			}
+		}
+		t.Fatalf("criu %s: %v\n%s\n%s", action, err, output, strings.Join(complaints, ""))
+	}
+}
