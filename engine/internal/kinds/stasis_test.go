@@ -30,6 +30,13 @@ func TestBeyondCRIU(t *testing.T) {
 			tree.Spaces[0].VMAs[6].Name = "my heap"
 			tree.Spaces[0].VMAs[7].Unbound = true
 		}, image.VersionV1_1},
+		{"semaphore", "files", func(tree *snapshot.Tree) {
+			for _, f := range tree.Files {
+				if o, ok := f.Object.(*snapshot.EventFD); ok {
+					o.Semaphore = true
+				}
+			}
+		}, image.VersionV1_1},
 		{"realtime", "state", func(tree *snapshot.Tree) {
 			tree.Root().Threads[1].Scheduling = snapshot.Scheduling{Policy: 1<<30 | 2, Priority: 7}
 		}, image.VersionV1_1},
