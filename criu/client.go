@@ -316,6 +316,7 @@ func (v *conversation) fail(err error) error {
 	if e.Stage != "options" && e.Stage != "connect" {
 		e.Log, e.LogFile = v.log.errors()
 		v.blameDirectory(e)
+		v.blameProcess(e)
 	}
 	return e
 }

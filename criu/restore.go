@@ -56,6 +56,9 @@ func (c *Client) restore(ctx context.Context, name string, o *RestoreOptions, ch
 		}
 	}
 	op := operation{name: name, enc: e, notify: o.Notify, call: Call{Sibling: child, ExecCmd: len(o.ExecCmd) > 0}}
+	if e.imgDir != nil && len(e.problems) == 0 {
+		op.call.TreePIDs = treePIDs(e.imgDir)
+	}
 	msg, err := c.do(ctx, op, &rpc.Req{Type: rpc.ReqRestore})
 	if err != nil {
 		return 0, err

@@ -1,5 +1,20 @@
 // Package kinds is the table of the kinds of state: which there are, and in which order they go. Adding a kind is a package of
 // engine/internal/state and a line here.
+//
+// # Four arrows
+//
+//	kernel ──Collect──▶ snapshot ──Encode──▶ images ──Decode──▶ snapshot ──Apply──▶ kernel
+//
+// Encode and Decode are there, and pure. They work on a whole tree, since much of a tree is shared between its tasks, and they
+// report rather than fail. Collect and Apply are to come. They are of one process, since that is what the tracer holds, and they fail
+// with the first error, since a half-collected process is good for nothing:
+//
+//	func Collect(p *remote.Process, dir proc.Dir, tree *snapshot.Tree, task *snapshot.Task) error
+//	func Apply(p *remote.Process, dir proc.Dir, tree *snapshot.Tree, task *snapshot.Task) error
+//
+// A Collect that finds something shared looks it up in the tree by its number, which the kind objects has given it with kcmp, and
+// collects it only if it is not there. Kinds of files have two more instead of Apply, since files are opened before there is
+// a process: Open, in the engine, and, where it needs a task, Finish.
 package kinds
 
 import (

@@ -21,8 +21,7 @@ type Memory struct {
 	Runs     int
 
 	// From is the process whose memory this one has when it has been forked, 0 for none; Inherit are the ranges in which both
-	// have mappings of the same thing, and both have pages in the images. A page there that is the same in both must not be written, so
-	// that the two go on sharing it; one that From has and this one has not must be dropped.
+	// have mappings of the same thing, and both have pages in the images. See [Plan.Walk] for what becomes of each.
 	From      int
 	Inherit   []snapshot.Range
 	Shareable uint64 // pages of Inherit that both have; how many are the same only their content tells
@@ -224,7 +223,8 @@ func sameFile(paths map[snapshot.FileID]snapshot.Path, a, b *snapshot.VMA) bool 
 type runs struct {
 	chain    *image.Chain
 	pageSize uint64
-	now      snapshot.Range
+	at       image.Extent   // the present run
+	now      snapshot.Range // and where it is
 	done     bool
 }
 
@@ -239,7 +239,7 @@ func (r *runs) seek(addr uint64) error {
 		if err != nil {
 			return err
 		}
-		r.now = snapshot.Range{Start: e.Addr, End: e.End(r.pageSize)}
+		r.at, r.now = e, snapshot.Range{Start: e.Addr, End: e.End(r.pageSize)}
 	}
 	return nil
 }

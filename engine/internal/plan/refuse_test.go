@@ -285,3 +285,37 @@ func TestUnknownField(t *testing.T) {
 		t.Errorf("%q", p.Notes)
 	}
 }
+
+// TestShared plans a process that shares nearly everything with its parent: made by flags of clone, its memory filled once.
+func TestShared(t *testing.T) {
+	d := load(t, "testdata/criu/files")
+	tree, err := image.ReadPSTree(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var root entry.TaskKobjIDs
+	if err := image.ReadOne(d, image.IDs, uint64(tree[0].PID), &root); err != nil {
+		t.Fatal(err)
+	}
+	edit(t, d, image.IDs, uint64(tree[2].PID), func(i *entry.TaskKobjIDs) { i.VMID, i.FSID, i.SighandID = root.VMID, root.FSID, root.SighandID })
+	p, err := Make(d, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var share Share
+	fills := 0
+	for _, s := range p.Steps {
+		if s.Op == Fork && s.PID == int(tree[2].PID) {
+			share = s.Share
+		}
+		if s.Op == Fill {
+			fills++
+		}
+	}
+	if want := ShareMemory | ShareFiles | ShareFS | ShareHandlers; share != want {
+		t.Errorf("it shares %v, want %v", share.names(), want.names())
+	}
+	if fills != 2 || len(p.Memory) != 2 {
+		t.Errorf("%d spaces are filled and %d planned, there are 2", fills, len(p.Memory))
+	}
+}

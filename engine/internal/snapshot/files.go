@@ -88,9 +88,10 @@ type FIFOEnd struct {
 	Node FileID // the Regular that has the name
 }
 
-// EventFD is one of eventfd(2). EFD_SEMAPHORE is in the flags of the file, with the value that it has there.
+// EventFD is one of eventfd(2).
 type EventFD struct {
-	Counter uint64
+	Counter   uint64
+	Semaphore bool // EFD_SEMAPHORE: a read takes one
 }
 
 // Epoll is one of epoll_create(2).

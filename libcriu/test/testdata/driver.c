@@ -493,7 +493,7 @@ static void all_answers(enum mode m, const struct action_info *a)
 	big[80000] = '\0';
 	RUN("large message", -1, 0, "r s:08%s10004ac0b802%s w", a->type, big);
 	RUN("without content", -1, 0, "r s:08%s1001 w", a->type);
-	RUN("notification without content", 0, 0, "r s:08061001 r w");
+	RUN("notification without content", 0, 0, "r s:08061001 r " SUCCESS " w", a->type, a->content);
 }
 
 static void all_actions(void)

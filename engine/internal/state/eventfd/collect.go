@@ -3,8 +3,6 @@
 package eventfd
 
 import (
-	"golang.org/x/sys/unix"
-
 	"stasis.example/engine/internal/collect"
 	"stasis.example/engine/internal/snapshot"
 )
@@ -16,14 +14,11 @@ func Collect(t *collect.Tree) error {
 		if f.Object != nil || f.FD < 0 || info == nil {
 			continue
 		}
-		if info.Semaphore {
-			f.Flags |= unix.EFD_SEMAPHORE
-		}
 		if !info.SemaphoreKnown {
 			// Before 6.5 nobody can tell without taking a count out of it.
 			t.Report.Note("%s: this kernel does not tell whether it is a semaphore; it is taken for none", f.Where())
 		}
-		f.Object = &snapshot.EventFD{Counter: info.Count}
+		f.Object = &snapshot.EventFD{Counter: info.Count, Semaphore: info.Semaphore}
 	}
 	return nil
 }
