@@ -126,6 +126,11 @@ func startAs(path string, argv []string, attr *os.ProcAttr, c *client, become, c
 	if !become {
 		return os.StartProcess(path, argv, attr)
 	}
+	if plain, err := isPlain(c, confine); err != nil {
+		return nil, err
+	} else if plain {
+		return os.StartProcess(path, argv, attr)
+	}
 	type result struct {
 		process *os.Process
 		err     error
@@ -145,6 +150,32 @@ func startAs(path string, argv []string, attr *os.ProcAttr, c *client, become, c
 	}()
 	r := <-done
 	return r.process, r.err
+}
+
+// isPlain reports whether there is nothing to take on or to drop, as with most clients. A thread that ends is better
+// avoided: what else it has started, for whoever else is in this process, changes its parent thread with that.
+func isPlain(c *client, confine bool) (bool, error) {
+	ours, err := readStatus(os.Getpid(), os.Getpid())
+	if err != nil {
+		return false, err
+	}
+	if ours.capInheritable|ours.capAmbient != 0 {
+		return false, nil
+	}
+	if !confine {
+		return true, nil
+	}
+	theirs, err := readStatus(c.PID, c.PID)
+	if err != nil {
+		return false, c.gone(allRules(), err)
+	}
+	sameLogin := true
+	if login, err := os.ReadFile(procPath(c.PID, "loginuid")); err == nil && string(login) != unsetLogin {
+		own, err := os.ReadFile("/proc/self/loginuid")
+		sameLogin = err != nil || string(own) == string(login)
+	}
+	plain := sameLogin && ours.noNewPrivs == theirs.noNewPrivs && ours.capBounding&^theirs.capBounding == 0
+	return plain, c.alive()
 }
 
 // takeOn puts the calling thread under the client's limits that are inherited and cannot be set from outside.

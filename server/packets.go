@@ -44,7 +44,18 @@ func newPackets(fd int) (*packets, error) {
 	return &packets{file: file, raw: raw}, nil
 }
 
-func (p *packets) close() { p.file.Close() }
+// close hangs up. What the client has sent and nobody will read is taken first, or its next read would find that the
+// connection was reset and not the answer.
+func (p *packets) close() {
+	p.raw.Control(func(fd uintptr) {
+		for range 16 {
+			if n, err := receive(int(fd), nil, unix.MSG_TRUNC|unix.MSG_DONTWAIT); err != nil || n == 0 {
+				break
+			}
+		}
+	})
+	p.file.Close()
+}
 
 // peek waits for the next request and leaves it in the socket, for drop to take or for a process that this one turns
 // into. The end of the conversation is io.EOF. Descriptors that a client sends along are never received.

@@ -55,6 +55,7 @@ type running struct {
 	mu       sync.Mutex
 	perUser  map[uint32]int
 	controls map[*launched]bool
+	draining bool
 	workers  sync.WaitGroup
 }
 
@@ -145,9 +146,7 @@ func (r *running) serve(conn *os.File) {
 		return
 	}
 	conn.Close()
-	r.mu.Lock()
-	r.controls[w] = true
-	r.mu.Unlock()
+	r.register(w)
 	r.copyLog(w, c)
 	state, err := w.process.Wait()
 	r.mu.Lock()
@@ -190,10 +189,21 @@ func (r *running) leave(c *client) {
 	}
 }
 
+// register notes a worker as one to be told when the service ends, which may have been meanwhile.
+func (r *running) register(w *launched) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.draining {
+		w.control.Close()
+	}
+	r.controls[w] = true
+}
+
 // drain asks all workers to end once they are done with what they do.
 func (r *running) drain() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.draining = true
 	for w := range r.controls {
 		w.control.Close()
 	}

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"os"
 	"testing"
 
@@ -161,4 +162,34 @@ func TestUserDumpsAndRestores(t *testing.T) {
 		t.Errorf("restored with %+v, %v", st, err)
 	}
 	v.MustVerify()
+}
+
+// The check after the freeze rests on this: in every dump CRIU notifies at least once while the tree is frozen.
+func TestCRIUTellsWhenTheTreeIsFrozen(t *testing.T) {
+	testkit.Need(t, testkit.Root, testkit.CRIU)
+	v := testkit.StartVictim(t, "counter")
+	seen := make(map[string]string)
+	_, err := criu.New(&criu.Swrk{Path: testkit.CRIUPath(t)}).Dump(t.Context(), criu.DumpOptions{PID: v.Pid, ImagesDir: t.TempDir(), LeaveRunning: true,
+		Notify: func(_ context.Context, e *criu.Event) error {
+			seen[e.Name] = v.State()
+			return nil
+		}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Log(seen)
+	frozen := false
+	for name, state := range seen {
+		if !frozenAt(&rpc.Notify{Script: &name}) {
+			continue
+		}
+		if state != "t" {
+			t.Errorf("at %s the tree is in state %q", name, state)
+		}
+		// A look after the tree was written comes too late for what is in the images, though not for the answer.
+		frozen = frozen || name != "post-dump"
+	}
+	if !frozen {
+		t.Error("there was no notification while the tree was frozen and not yet written")
+	}
 }
