@@ -15,8 +15,6 @@ import (
 	"stasis.example/internal/testkit"
 )
 
-func TestMain(m *testing.M) { testkit.Main(m) }
-
 // victims are programs that check themselves.
 var victims = []struct {
 	name  string
