@@ -27,6 +27,7 @@ import (
 	"stasis.example/engine/internal/state/threads"
 	"stasis.example/engine/internal/state/timerfd"
 	"stasis.example/engine/internal/state/timers"
+	"stasis.example/engine/internal/state/tty"
 )
 
 // A collector takes one kind of state.
@@ -57,6 +58,7 @@ func collectors() []collector {
 		{"eventfd", eventfd.Collect, ""},
 		{"signalfd", signalfd.Collect, ""},
 		{"timerfd", timerfd.Collect, ""},
+		{"tty", tty.Collect, "after regfile, which leaves terminals to it"},
 		{"epoll", epoll.Collect, ""},
 		{"files", fds.List, "after all kinds of files: what none of them has claimed is refused"},
 		{"timers", timers.Collect, "the last to be asked for inside: as little time as can be passes between"},

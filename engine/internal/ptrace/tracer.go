@@ -75,7 +75,7 @@ func Run(ctx context.Context, options Options, f func(*Tracer) error) error {
 	var thread int
 	go onOwnThread(func() {
 		thread = unix.Gettid()
-		var err error = errors.New("the function that traced ended its goroutine")
+		err := errors.New("the function that traced ended its goroutine")
 		defer func() { result <- err }()
 		err = f(t)
 	})

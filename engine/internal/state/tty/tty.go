@@ -4,7 +4,7 @@
 // Only the terminal that the restored processes will share with whoever restores them can be restored so far; package plan
 // refuses all others, pseudoterminals with both ends in the tree among them.
 //
-//   - Collect (to come): settings, size, session and foreground group with ioctls on an end that the engine has taken.
+//   - Collect: settings and size with ioctls on an end that the engine has taken; session and foreground group from stat.
 //   - Apply (to come): the engine's own terminal is opened again through /proc/self/fd, and settings are left as they are: they are
 //     the other party's by now.
 package tty
