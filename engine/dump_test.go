@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"stasis.example/criu"
+	"stasis.example/engine/internal/plan"
+	"stasis.example/image"
 	"stasis.example/internal/testkit"
 )
 
@@ -59,6 +61,7 @@ func TestDumpIsRestoredByCRIU(t *testing.T) {
 			if _, err := victim.Wait(); err != nil {
 				t.Fatal(err)
 			}
+			planned(t, images)
 			restore(t, images)
 			victim.Restored()
 			victim.MustVerify()
@@ -109,6 +112,19 @@ func dumpTo(t *testing.T, e *Engine, images string, pid int, change func(*criu.D
 	defer cancel()
 	_, err := criu.New(e).Dump(ctx, o)
 	return err
+}
+
+// planned makes sure that a restore of ours would take the images.
+func planned(t *testing.T, images string) {
+	t.Helper()
+	dir, err := image.OpenDir(images)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	if _, err := plan.Make(dir, plan.Options{}); err != nil {
+		t.Errorf("our own reader: %v", err)
+	}
 }
 
 // restore lets CRIU restore what is in a directory.
