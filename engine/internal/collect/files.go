@@ -54,17 +54,18 @@ func (fs *Files) add(f *File) *File {
 }
 
 // Open returns the open file that a descriptor of a process is. One that was seen before, under another number or in another
-// process, is the same; isNew says that it was not.
-func (t *Tree) Open(p *Process, fd int) (f *File, isNew bool, err error) {
+// process, is the same; isNew says that it was not. closeOnExec is the descriptor's own.
+func (t *Tree) Open(p *Process, fd int) (f *File, isNew, closeOnExec bool, err error) {
 	name := fmt.Sprintf("fd/%d", fd)
 	link, err := p.Dir.Link(name)
 	if err != nil {
-		return nil, false, err
+		return nil, false, false, err
 	}
 	info, err := p.Dir.FDInfo(fd)
 	if err != nil {
-		return nil, false, err
+		return nil, false, false, err
 	}
+	closeOnExec = info.Flags&unix.O_CLOEXEC != 0
 	key := openKey{link, info.Ino, info.Pos, info.Flags &^ unix.O_CLOEXEC}
 	// Those that look alike are kept in the kernel's order.
 	alike := t.Files.open[key]
@@ -77,10 +78,10 @@ func (t *Tree) Open(p *Process, fd int) (f *File, isNew bool, err error) {
 		return n
 	})
 	if failed != nil {
-		return nil, false, failed
+		return nil, false, false, failed
 	}
 	if found {
-		return alike[at], false, nil
+		return alike[at], false, closeOnExec, nil
 	}
 	f = t.Files.add(&File{Process: p, FD: fd, Link: link, Path: p.Path(name), Info: info})
 	f.Flags = key.flags
@@ -88,7 +89,7 @@ func (t *Tree) Open(p *Process, fd int) (f *File, isNew bool, err error) {
 		t.Files.open = make(map[openKey][]*File)
 	}
 	t.Files.open[key] = slices.Insert(alike, at, f)
-	return f, true, nil
+	return f, true, closeOnExec, nil
 }
 
 // Named returns the file that a link in a process's directory of /proc leads to, "exe" for one, as it is to be opened with the

@@ -34,7 +34,7 @@ func Collect(t *collect.Tree) error {
 }
 
 func slot(t *collect.Tree, p *collect.Process, fd int) (snapshot.Slot, error) {
-	f, isNew, err := t.Open(p, fd)
+	f, isNew, closeOnExec, err := t.Open(p, fd)
 	if err != nil {
 		return snapshot.Slot{}, err
 	}
@@ -46,14 +46,7 @@ func slot(t *collect.Tree, p *collect.Process, fd int) (snapshot.Slot, error) {
 			t.Report.Unsupported(f.Where(), "it holds a lock (%v), which cannot be saved yet", f.Info.Locks[0].Type)
 		}
 	}
-	info := f.Info
-	if !isNew {
-		// The description is the same, close-on-exec is the descriptor's own.
-		if info, err = p.Dir.FDInfo(fd); err != nil {
-			return snapshot.Slot{}, err
-		}
-	}
-	return snapshot.Slot{FD: fd, File: f.ID, CloseOnExec: info.Flags&unix.O_CLOEXEC != 0}, nil
+	return snapshot.Slot{FD: fd, File: f.ID, CloseOnExec: closeOnExec}, nil
 }
 
 // owner asks who gets SIGIO.
