@@ -43,17 +43,6 @@ import (
 	"stasis.example/engine/internal/state/tty"
 )
 
-// A Collect says when in a dump a kind is collected.
-type Collect uint8
-
-// The moments, in order.
-const (
-	CollectNever   Collect = iota // it is of the dump itself
-	CollectSeized                 // as soon as a thread has stopped, before anything is run in it: what a remote call changes
-	CollectOutside                // from /proc and by calls on pids and borrowed descriptors, while the tree is frozen
-	CollectInside                 // by a batch in the process or the thread
-)
-
 // An Apply says when in a restore a kind is applied.
 type Apply uint8
 
@@ -79,47 +68,46 @@ type Kind struct {
 	Encode func(from *snapshot.Tree, to *images.Set, r *images.Report)
 	Decode func(from *images.Set, to *snapshot.Tree, r *images.Report)
 
-	Collect Collect
-	Apply   Apply
-	Why     string // it stands where it does
+	Apply Apply
+	Why   string // it stands where it does
 }
 
-// All returns the kinds in the order in which they are encoded and decoded, and in which those of one moment are collected and
-// applied.
+// All returns the kinds in the order in which they are encoded and decoded, and in which those of one moment are applied. What
+// they collect, and in which order, is in the engine's table of collectors.
 func All() []Kind {
 	return []Kind{
-		{"origin", origin.Encode, origin.Decode, CollectOutside, ApplyNever,
+		{"origin", origin.Encode, origin.Decode, ApplyNever,
 			"the first: it sets the version of the images, which later kinds raise when they write what CRIU cannot read"},
-		{"proctree", proctree.Encode, proctree.Decode, CollectSeized, ApplyShape,
+		{"proctree", proctree.Encode, proctree.Decode, ApplyShape,
 			"makes the tasks and threads, and their cores, which the others fill; on restore, zombies die before anybody is stopped, since the death of a group's last tie would wake the stopped"},
-		{"objects", objects.Encode, objects.Decode, CollectOutside, ApplyShape,
-			"before everything that is shared: what has one number is collected once, and in images is in one place"},
-		{"regs", regs.Encode, regs.Decode, CollectSeized, ApplyResume,
-			"collected before any remote call, which would end the system call and the rseq section that the thread is in; applied last"},
-		{"signals", signals.Encode, signals.Decode, CollectSeized, ApplyProcess,
-			"the mask and the queues before any remote call; dispositions go with the batch; applied when all children that die have died, whose SIGCHLD is flushed first"},
-		{"sched", sched.Encode, sched.Decode, CollectSeized, ApplyLimits,
-			"the processors before the engine pins threads to its own; applied when pinning is over"},
-		{"mm", mm.Encode, mm.Decode, CollectInside, ApplyMemory,
-			"smaps before the scratch area is mapped, brk and prctl in the batch; on restore before everything whose arguments lie in memory"},
-		{"fds", fds.Encode, fds.Decode, CollectOutside, ApplyProcess,
+		{"objects", objects.Encode, objects.Decode, ApplyShape,
+			"before everything that is shared: what has one number is in one place in images"},
+		{"regs", regs.Encode, regs.Decode, ApplyResume,
+			"applied last"},
+		{"signals", signals.Encode, signals.Decode, ApplyProcess,
+			"applied when all children that die have died, whose SIGCHLD is flushed first"},
+		{"sched", sched.Encode, sched.Decode, ApplyLimits,
+			"applied when pinning is over"},
+		{"mm", mm.Encode, mm.Decode, ApplyMemory,
+			"before everything whose arguments lie in memory"},
+		{"fds", fds.Encode, fds.Decode, ApplyProcess,
 			"before the kinds of files: it makes the list that they fill"},
-		{"regfile", regfile.Encode, regfile.Decode, CollectOutside, ApplyOpen,
+		{"regfile", regfile.Encode, regfile.Decode, ApplyOpen,
 			"opened first of all files: a fifo and a terminal have a name here, and mappings and working directories need theirs"},
-		{"pipes", pipes.Encode, pipes.Decode, CollectOutside, ApplyOpen, "after regfile, for the names of fifos"},
-		{"eventfd", eventfd.Encode, eventfd.Decode, CollectOutside, ApplyOpen, ""},
-		{"signalfd", signalfd.Encode, signalfd.Decode, CollectOutside, ApplyOpen, ""},
-		{"tty", tty.Encode, tty.Decode, CollectOutside, ApplyOpen, "after regfile, for the names of terminals"},
-		{"epoll", epoll.Encode, epoll.Decode, CollectOutside, ApplyProcess,
+		{"pipes", pipes.Encode, pipes.Decode, ApplyOpen, "after regfile, for the names of fifos"},
+		{"eventfd", eventfd.Encode, eventfd.Decode, ApplyOpen, ""},
+		{"signalfd", signalfd.Encode, signalfd.Decode, ApplyOpen, ""},
+		{"tty", tty.Encode, tty.Decode, ApplyOpen, "after regfile, for the names of terminals"},
+		{"epoll", epoll.Encode, epoll.Decode, ApplyProcess,
 			"after fds: items are added in a task that has both descriptors, inner epoll files before those that watch them"},
-		{"fs", fs.Encode, fs.Decode, CollectOutside, ApplyProcess, "after fds: afterwards names mean something else"},
-		{"attrs", attrs.Encode, attrs.Decode, CollectInside, ApplyProcess,
+		{"fs", fs.Encode, fs.Decode, ApplyProcess, "after fds: afterwards names mean something else"},
+		{"attrs", attrs.Encode, attrs.Decode, ApplyProcess,
 			"subreaper not before all processes are there: it decides who gets the orphans that the shape is made with"},
-		{"timers", timers.Encode, timers.Decode, CollectInside, ApplyProcess, "late in the batch: they run from then on; a thread that one is for is there by then"},
-		{"timerfd", timerfd.Encode, timerfd.Decode, CollectOutside, ApplyProcess, "made with the files, armed late: they run from then on"},
-		{"limits", limits.Encode, limits.Decode, CollectOutside, ApplyLimits, "after all that a limit may forbid: descriptors, memory, threads, timers"},
-		{"creds", creds.Encode, creds.Decode, CollectInside, ApplyThreads, "after all that needs rights, and before what a change of ids clears: death signal and dumpable"},
-		{"threads", threads.Encode, threads.Decode, CollectInside, ApplyThreads, "after creds, see there; rseq the very last: from then on the kernel looks at it on every return to user mode"},
+		{"timers", timers.Encode, timers.Decode, ApplyProcess, "late in the batch: they run from then on; a thread that one is for is there by then"},
+		{"timerfd", timerfd.Encode, timerfd.Decode, ApplyProcess, "made with the files, armed late: they run from then on"},
+		{"limits", limits.Encode, limits.Decode, ApplyLimits, "after all that a limit may forbid: descriptors, memory, threads, timers"},
+		{"creds", creds.Encode, creds.Decode, ApplyThreads, "after all that needs rights, and before what a change of ids clears: death signal and dumpable"},
+		{"threads", threads.Encode, threads.Decode, ApplyThreads, "after creds, see there; rseq the very last: from then on the kernel looks at it on every return to user mode"},
 	}
 }
 
