@@ -173,7 +173,40 @@ func TestDumpNamesEverything(t *testing.T) {
 			t.Errorf("the dump: %v, want %q", err, want)
 		}
 	}
+	if err != nil && strings.Count(err.Error(), "descriptor 0 (socket:") != 1 {
+		t.Errorf("it is said more than once: %v", err)
+	}
 	victim.MustVerify()
+}
+
+// A disk that is full costs the victim nothing, whether the process writes its pages itself or not.
+func TestDumpToFullDisk(t *testing.T) {
+	testkit.Need(t, testkit.Root, testkit.VictimProgram("counter"), testkit.Program("python3"))
+	for _, v := range []struct {
+		name string
+		spec testkit.VictimSpec
+		size string
+	}{
+		{"small", testkit.VictimSpec{Name: "counter"}, "size=64k"},
+		{"large", python(pythonHeap)(t), "size=8m"},
+	} {
+		t.Run(v.name, func(t *testing.T) {
+			victim := v.spec.Start(t)
+			disk := t.TempDir()
+			if err := unix.Mount("tmpfs", disk, "tmpfs", 0, v.size); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				if err := unix.Unmount(disk, 0); err != nil {
+					t.Error(err)
+				}
+			})
+			if err := dumpTo(t, New(), disk, victim.Pid, nil); !errors.Is(err, criu.ErrNoSpace) {
+				t.Errorf("a dump to a full disk: %v", err)
+			}
+			victim.MustVerify()
+		})
+	}
 }
 
 // What there is not yet is refused by name.
