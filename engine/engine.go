@@ -57,9 +57,12 @@ type conn struct {
 	answers  chan *rpc.Req // to notifications
 	closed   chan struct{}
 
+	work sync.WaitGroup
+
 	mu       sync.Mutex
 	abort    context.CancelFunc // of the work at hand
-	done     chan struct{}      // closed when it has ended
+	asked    bool               // there was a request
+	busy     bool               // it has no answer yet
 	notified bool               // a notification waits for its answer
 	isClosed bool
 }
@@ -91,24 +94,21 @@ func (c *conn) Send(ctx context.Context, req *rpc.Req) error {
 		}
 	}
 	defer c.mu.Unlock()
-	if c.done != nil {
-		select {
-		case <-c.done:
-		default:
-			return c.fail("send", criu.ErrProtocol, errors.New("a request while another is being answered"))
-		}
+	if c.busy {
+		return c.fail("send", criu.ErrProtocol, errors.New("a request while another is being answered"))
 	}
 	// The work is not bound by the context of this call, which is over soon.
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	c.abort, c.done = cancel, make(chan struct{})
-	go c.work(work, cancel, req, c.done)
+	c.abort, c.asked, c.busy = cancel, true, true
+	c.work.Go(func() {
+		defer cancel()
+		c.answer(work, req)
+	})
 	return nil
 }
 
-// work does what a request asks, and answers.
-func (c *conn) work(ctx context.Context, cancel context.CancelFunc, req *rpc.Req, done chan struct{}) {
-	defer close(done)
-	defer cancel()
+// answer does what a request asks, and answers.
+func (c *conn) answer(ctx context.Context, req *rpc.Req) {
 	resp, err := c.engine.serve(ctx, req, c.notify)
 	if resp == nil {
 		resp = &rpc.Resp{Type: req.Type}
@@ -122,6 +122,9 @@ func (c *conn) work(ctx context.Context, cancel context.CancelFunc, req *rpc.Req
 			resp.CrErrmsg = new(err.Error())
 		}
 	}
+	c.mu.Lock()
+	c.busy = false // before the answer, upon which the next request may follow
+	c.mu.Unlock()
 	c.deliver(&criu.Message{Resp: resp, Detail: err})
 }
 
@@ -162,7 +165,7 @@ var errRefused = errors.New("the caller refused to go on")
 // Recv waits for the next message.
 func (c *conn) Recv(ctx context.Context) (*criu.Message, error) {
 	c.mu.Lock()
-	idle := c.done == nil
+	idle := !c.asked
 	c.mu.Unlock()
 	if idle {
 		return nil, c.fail("receive", criu.ErrProtocol, errors.New("nothing was asked"))
@@ -200,11 +203,8 @@ func (c *conn) Close() error {
 	if c.abort != nil {
 		c.abort()
 	}
-	done := c.done
 	c.mu.Unlock()
-	if done != nil {
-		<-done
-	}
+	c.work.Wait()
 	return nil
 }
 
