@@ -3,8 +3,8 @@ package criu
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
-	"slices"
 	"strings"
 	"syscall"
 
@@ -12,9 +12,8 @@ import (
 )
 
 // blameProcess names what is wrong with the process that was to be dumped, or with the one whose pid is wanted, where a
-// pid means the same to the peer:
-// CRIU (4.2.1) answers "no such process" for every process that it cannot stop, and dies of an assertion when it is
-// given a thread.
+// pid means the same to the peer. CRIU (4.2.1) answers "no such process" for every process that it cannot stop, and
+// dies of an assertion when it is given a thread.
 func (v *conversation) blameProcess(e *Error) {
 	procfs := proc.New(os.DirFS("/proc"))
 	swrk, ok := v.client.transport.(*Swrk)
@@ -22,13 +21,17 @@ func (v *conversation) blameProcess(e *Error) {
 	if !local {
 		return
 	}
-	if e.Errno == 0 && slices.Contains(e.Log, fmt.Sprintf("Unable to detach from %d: No such process", v.pid)) {
-		e.Errno = syscall.ESRCH // of a pre-dump, CRIU does not say so
-	}
 	if errors.Is(e, syscall.EEXIST) {
 		e.Err = also(pidHolder(procfs, e.Log), e.Err)
 	}
-	if v.pid <= 0 || !errors.Is(e, syscall.ESRCH) && !errors.Is(e.Kind, ErrTransport) {
+	if v.pid <= 0 {
+		return
+	}
+	frozen := v.stage != "" && v.stage != "pre-dump"
+	if _, err := os.Stat(fmt.Sprintf("/proc/%d", v.pid)); e.Errno == 0 && !frozen && errors.Is(err, fs.ErrNotExist) && errors.Is(e.Kind, ErrFailed) {
+		e.Errno = syscall.ESRCH // of a pre-dump, CRIU does not say so
+	}
+	if !errors.Is(e, syscall.ESRCH) && !errors.Is(e.Kind, ErrTransport) {
 		return
 	}
 	status, err := procfs.Process(v.pid).Status()

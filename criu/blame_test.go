@@ -86,4 +86,36 @@ func TestProcessToBlame(t *testing.T) {
 	if !errors.Is(err, criu.ErrNoProcess) {
 		t.Errorf("a process that is gone: %v", err)
 	}
+	err = c.PreDump(t.Context(), criu.PreDumpOptions{PID: v.Pid, ImagesDir: t.TempDir()})
+	if !errors.Is(err, criu.ErrNoProcess) {
+		t.Errorf("a pre-dump of a process that is gone: %v", err)
+	}
+}
+
+// TestWhoHasThePID: a restore that finds a pid taken says by whom.
+func TestWhoHasThePID(t *testing.T) {
+	testkit.Need(t, testkit.Root, testkit.CRIU, testkit.VictimProgram("counter"))
+	c := criu.New(&criu.Swrk{Path: testkit.CRIUPath(t)})
+	v, dir := testkit.StartVictim(t, "counter"), t.TempDir()
+	if _, err := c.Dump(t.Context(), criu.DumpOptions{PID: v.Pid, ImagesDir: dir, LeaveRunning: true}); err != nil {
+		t.Fatal(err)
+	}
+	restore := func() error {
+		_, err := c.Restore(t.Context(), criu.RestoreOptions{ImagesDir: dir})
+		if !errors.Is(err, criu.ErrPIDInUse) {
+			t.Errorf("the pid is taken: %v", err)
+		}
+		return err
+	}
+	wantText(t, restore(), fmt.Sprintf("the pid %d is taken by another process (counter)", v.Pid))
+	if err := syscall.Kill(v.Pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Waitid(unix.P_PID, v.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil); err != nil {
+		t.Fatal(err)
+	}
+	wantText(t, restore(), fmt.Sprintf("the pid %d is taken by a process that has ended", v.Pid))
+	if _, err := v.Wait(); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"stasis.example/criu"
 )
 
@@ -34,7 +36,7 @@ type dumpStats struct {
 	PagesLazy    uint64  `json:"pages_lazy"`
 }
 
-var errNoPID = errors.New("the process is not said: --tree PID names the root of the tree")
+var errNoPID = errors.New("no process given: name the root of the tree with --tree PID")
 
 func (r *run) dump(ctx context.Context) error {
 	return r.freeze(ctx, "dump", func(ctx context.Context, j *job, st *stages) error {
@@ -62,7 +64,7 @@ func (r *run) preDump(ctx context.Context) error {
 // explainTracking says what CRIU, of which the pre-dump then dies, does not: that the kernel lacks what it needs.
 func (j *job) explainTracking(ctx context.Context, err error) error {
 	failed, ok := errors.AsType[*loggedError](err)
-	if !ok || !errors.Is(err, criu.ErrFailed) && !errors.Is(err, criu.ErrTransport) {
+	if !ok || !errors.Is(err, criu.ErrFailed) && !errors.Is(err, criu.ErrTransport) || errors.Is(err, unix.ESRCH) {
 		return err
 	}
 	if f, ferr := j.peer.client.Features(ctx); ferr == nil && !f.MemTrack {

@@ -92,7 +92,10 @@ func (r *run) checkFeatures() error {
 func (r *run) cpuinfo(ctx context.Context) error {
 	what := r.operand()
 	if what != "dump" && what != "check" {
-		return &usageError{err: fmt.Errorf("cpuinfo is followed by dump or check, not by %q", what)}
+		if what == "" {
+			return &usageError{err: errors.New("cpuinfo needs one of the words dump and check behind it")}
+		}
+		return &usageError{err: fmt.Errorf("cpuinfo takes dump or check, not %q", what)}
 	}
 	j, err := r.openJob(apart)
 	if err != nil {

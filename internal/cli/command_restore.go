@@ -37,15 +37,18 @@ func (r *run) restore(ctx context.Context) error {
 		return err
 	}
 	defer j.close()
-	if err := j.verifyPages(); err != nil {
-		return j.refuse(err)
-	}
 	o := criu.RestoreOptions{ImagesDirFile: j.images, WorkDirFile: j.work, Raw: j.raw}
 	if o.InheritFiles, err = j.inherited(); err != nil {
 		return err
 	}
 	if o.PageServer, err = j.pageServer(s.pageServer); err != nil {
 		return err
+	}
+	if err := j.verifyCheckpoint(); err != nil {
+		return j.refuse(err)
+	}
+	if err := j.verifyPages(); err != nil {
+		return j.refuse(err)
 	}
 	st := &stages{job: j, pidfile: s.pidfile != ""}
 	start := time.Now()

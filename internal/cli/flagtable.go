@@ -37,7 +37,7 @@ func generalFlags() []flag {
 				return nil
 			}).with(short('v'), optional("NUM")),
 		boolean("display-stats", "display_stats", func(o *rpc.Opts) **bool { return &o.DisplayStats }, "print statistics at the end"),
-		ours("pidfile", "write the pid of the restored tree's root, or of the page server, to FILE", func(s *settings, in input) error {
+		ours("pidfile", "write the pid of the restored tree's root, or of the server, to FILE", func(s *settings, in input) error {
 			if in.fromChild { // it writes the file as well
 				return nil
 			}
@@ -76,11 +76,11 @@ func treeFlags() []flag {
 		}).with(short('t'), on("dump", "pre-dump")),
 		finalState("leave-running", "leave_running", "let the tree run on after the dump").with(short('R'), on("dump")),
 		finalState("leave-stopped", "leave_stopped", "leave the tree stopped").with(short('s'), on("dump", "restore")),
-		ours("restore-detached", "end when the tree is restored instead of waiting for it", func(s *settings, in input) error {
+		ours("restore-detached", "do not wait for what was restored, or served: run in the background", func(s *settings, in input) error {
 			s.detach = !in.negated
 			return nil
 		}).with(short('d'), negatable, on("restore", "page-server", "lazy-pages", "service")),
-		ours("daemon", "run in the background; the same as --restore-detached", func(s *settings, in input) error {
+		ours("daemon", "the same as --restore-detached", func(s *settings, in input) error {
 			s.detach = !in.negated
 			return nil
 		}).with(negatable, on("page-server", "lazy-pages", "service")),
@@ -350,7 +350,7 @@ func deprecatedFlags() []flag {
 		forChild("deprecated", "", "allow what is deprecated").with(hidden),
 		flag{Option: getopt.Option{Long: "ms"}, place: refused, hidden: true, help: "gone: see --extra, --experimental and --all",
 			set: func(s *settings, in input) error {
-				return errors.New("is gone; see --extra, --experimental and --all")
+				return errors.New("there is no such option any more; see --extra, --experimental and --all")
 			}},
 	}
 }

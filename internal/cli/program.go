@@ -150,7 +150,7 @@ func (r *run) findAction(line *commandLine) (action, error) {
 			a, _ := findAction("version")
 			return a, nil
 		}
-		return action{}, &usageError{err: errors.New("it needs to be said what to do"), list: true}
+		return action{}, &usageError{err: errors.New("no action given"), list: true}
 	}
 	name := line.operands[0].Text
 	a, ok := findAction(name)

@@ -57,13 +57,14 @@ func TestBadInput(t *testing.T) {
 		t.Fatal(err)
 	}
 	gonePID := fmt.Sprint(gone.Process.Pid)
+	empty := t.TempDir()
 	full, readOnly := tmpfs(t, "size=16k", 0), tmpfs(t, "", unix.MS_RDONLY)
 	for _, test := range []struct {
 		name string
 		args []string
 		want []string
 	}{
-		{"no pid", []string{"dump", "-D", t.TempDir()}, []string{"stasis: dump: the process is not said: --tree PID names the root of the tree"}},
+		{"no pid", []string{"dump", "-D", t.TempDir()}, []string{"stasis: dump: no process given: name the root of the tree with --tree PID"}},
 		{"a pid that is gone", []string{"dump", "-D", t.TempDir(), "-t", gonePID}, []string{"stasis: cannot dump process " + gonePID + ": there is no process " + gonePID, "It has ended"}},
 		{"no directory", []string{"dump", "-D", "/nonexistent/d", "-t", pid}, []string{"stasis: the images directory cannot be opened: open /nonexistent/d: no such file or directory"}},
 		{"a file for a directory", []string{"dump", "-D", v.Output, "-t", pid}, []string{"stasis: the images directory cannot be opened: open " + v.Output + ": not a directory"}},
@@ -75,7 +76,8 @@ func TestBadInput(t *testing.T) {
 		{"a program that is not CRIU", []string{"dump", "-D", t.TempDir(), "-t", pid, "--engine", "criu:/bin/true"}, []string{"stasis: cannot dump process " + pid + ": /bin/true: ", "is it CRIU?"}},
 		{"no program", []string{"dump", "-D", t.TempDir(), "-t", pid, "--engine", "criu:/nonexistent/criu"}, []string{"/nonexistent/criu", "no such file or directory"}},
 		{"no service", []string{"dump", "-D", t.TempDir(), "-t", pid, "--engine", "service:/nonexistent/socket"}, []string{"stasis: cannot dump process " + pid + ": /nonexistent/socket: ", "Is a service running there? `criu service --address /nonexistent/socket` starts one."}},
-		{"images that are not there", []string{"restore", "-d", "-D", t.TempDir()}, []string{"stasis: cannot restore the tree: "}},
+		{"a pid that is gone, for a pre-dump", []string{"pre-dump", "-D", t.TempDir(), "-t", gonePID}, []string{"stasis: cannot pre-dump process " + gonePID + ": there is no process " + gonePID + "\n  It has ended, or its pid is that of another pid namespace.\n  For"}},
+		{"images that are not there", []string{"restore", "-d", "-D", empty}, []string{"stasis: there is no checkpoint in " + empty + ": it has no inventory.img"}},
 		{"a file that was not handed over", []string{"restore", "-d", "-D", t.TempDir(), "--inherit-fd", "fd[987]:x"}, []string{"stasis: --inherit-fd: there is no open file 987: bad file descriptor"}},
 	} {
 		status, out, errs := invoke(t, env, append([]string{"stasis"}, test.args...)...)

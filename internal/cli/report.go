@@ -114,9 +114,11 @@ func reasons(e *criu.Error) (reason string, said []string) {
 		}
 	}
 	switch {
-	case errors.Is(e, criu.ErrNoProcess) && e.PID != 0:
+	case errors.Is(e, criu.ErrNoProcess) && e.PID != 0 && e.Err == nil && !runs(e.PID):
 		return fmt.Sprintf("there is no process %d", e.PID), nil
-	case errors.Is(e, criu.ErrPIDInUse):
+	case errors.Is(e, criu.ErrNoProcess) && e.PID != 0 && e.Err == nil:
+		return fmt.Sprintf("the peer finds no process %d, or cannot stop it", e.PID), nil
+	case errors.Is(e, criu.ErrPIDInUse) && e.Err == nil:
 		reason = "a pid that it needs is taken"
 	case errors.Is(e, criu.ErrNoSpace) && e.Resource != "":
 		reason = "the file system of " + e.Resource + " is full"
@@ -143,7 +145,7 @@ func telling(lines []string) []string {
 	var list []string
 	for _, l := range lines {
 		empty := false
-		for _, noise := range []string{"Dumping FAILED.", "Restoring FAILED.", "One of more action scripts failed", "Can't setup RLIMIT_NOFILE"} {
+		for _, noise := range []string{"Dumping FAILED.", "Pre-dumping FAILED.", "Restoring FAILED.", "One of more action scripts failed", "Can't setup RLIMIT_NOFILE"} {
 			empty = empty || strings.Contains(l, noise)
 		}
 		if !empty && l != "" && !slices.Contains(list, l) {
@@ -170,8 +172,9 @@ func (r *run) hints(err error) []string {
 	case errors.Is(err, unix.ENAMETOOLONG):
 	case errors.Is(err, criu.ErrConnect) && r.settings != nil && r.settings.engine.kind == engineService:
 		hint("Is a service running there? `criu service --address %s` starts one.", r.settings.engine.socket())
-	case errors.Is(err, criu.ErrConnect) || errors.Is(err, criu.ErrTransport) && e.Stage != "":
+	case errors.Is(err, criu.ErrConnect) || errors.Is(err, criu.ErrTransport) && slices.Contains([]string{"send", "receive"}, e.Stage):
 		hint("Is %s CRIU, and does `%s check` work?", e.Resource, e.Resource)
+	case dumping && errors.Is(err, criu.ErrNoProcess) && e.Err != nil:
 	case dumping && errors.Is(err, criu.ErrNoProcess):
 		hint("It has ended, or its pid is that of another pid namespace.")
 	case errors.Is(err, criu.ErrPIDInUse):

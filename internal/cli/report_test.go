@@ -26,6 +26,17 @@ func TestExplain(t *testing.T) {
 		{"no process", &criu.Error{Op: "dump", PID: 1 << 29, Kind: criu.ErrFailed, Errno: unix.ESRCH, Log: []string{"Unable to detach", "Dumping FAILED."}}, []string{
 			"stasis: cannot dump process 536870912: there is no process 536870912", "  It has ended, or its pid is that of another pid namespace.",
 			"  For the whole story: -v4 --log-file FILE."}},
+		{"a process that is there", &criu.Error{Op: "dump", PID: 1 << 29, Kind: criu.ErrFailed, Errno: unix.EPERM, LogFile: "/l", Err: errors.New("process 536870912 is traced by process 7"), Log: []string{"Unable to detach from 536870912: No such process", "Dumping FAILED."}}, []string{
+			"stasis: cannot dump process 536870912: process 536870912 is traced by process 7", "  criu: Unable to detach from 536870912: No such process", "  The log is /l."}},
+		{"a zombie", &criu.Error{Op: "dump", PID: 1 << 29, Kind: criu.ErrFailed, Errno: unix.ESRCH, LogFile: "/l", Err: errors.New("process 536870912 has ended"), Log: []string{"Unable to detach", "Dumping FAILED."}}, []string{
+			"stasis: cannot dump process 536870912: process 536870912 has ended", "  criu: Unable to detach", "  The log is /l."}},
+		{"a peer that dies at work", &criu.Error{Op: "dump", Stage: "query-ext-files", PID: 1 << 29, Resource: "/bin/criu", Kind: criu.ErrTransport, LogFile: "/l", Err: errors.New("/bin/criu: the peer ended without an answer")}, []string{
+			"stasis: cannot dump process 536870912: /bin/criu: the peer ended without an answer", "  The log is /l."}},
+		{"no peer", &criu.Error{Op: "dump", Stage: "receive", PID: 1 << 29, Resource: "/bin/true", Kind: criu.ErrTransport, Err: errors.New("/bin/true: the peer ended without an answer")}, []string{
+			"stasis: cannot dump process 536870912: /bin/true: the peer ended without an answer", "  Is /bin/true CRIU, and does `/bin/true check` work?"}},
+		{"a pid that is taken", &criu.Error{Op: "restore", Kind: criu.ErrFailed, Errno: unix.EEXIST, LogFile: "/l", Err: errors.New("pid 7 is that of a running process (sh)"), Log: []string{"Can't fork for 7: File exists"}}, []string{
+			"stasis: cannot restore the tree: pid 7 is that of a running process (sh)", "  criu: Can't fork for 7: File exists", "  The log is /l.",
+			"  A restored process gets its old pid: end the process that has it now, or restore in a new pid namespace."}},
 		{"the log tells", &criu.Error{Op: "restore", Kind: criu.ErrFailed, Message: limit, LogFile: "/d/restore.log", Log: []string{"Can't open file x", "Can't open file x", "Unable to open fd=0", "Restoring FAILED."}}, []string{
 			"stasis: cannot restore the tree: Can't open file x", "  criu: Unable to open fd=0", "  The log is /d/restore.log."}},
 		{"only the message tells", &criu.Error{Op: "restore", Kind: criu.ErrFailed, Message: "Error (criu/x.c:1): it is broken\n"}, []string{"stasis: cannot restore the tree: it is broken"}},

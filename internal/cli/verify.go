@@ -8,8 +8,23 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"stasis.example/image"
 )
+
+// verifyCheckpoint refuses a directory without a checkpoint, of which CRIU would say that an image is empty.
+func (j *job) verifyCheckpoint() error {
+	if j.streams() {
+		return nil
+	}
+	const inventory = "inventory.img"
+	var st unix.Stat_t
+	if err := unix.Fstatat(int(j.images.Fd()), inventory, &st, 0); errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("there is no checkpoint in %s: it has no %s", absolute(j.images.Name()), inventory)
+	}
+	return nil
+}
 
 // verifyPages refuses images whose memory is not all there. CRIU (4.2.1) does not notice that a pages file is too short:
 // the half-restored process reads at its end for ever, and the restore never returns.
