@@ -133,17 +133,23 @@ func (e *Error) showStage() bool {
 // reason leads with what tells most: the cause, the log's last lines, the peer's message, in this order.
 func (e *Error) reason() string {
 	var parts []string
+	said := "" // a peer in this process says the same in its error, in its log and in its message
 	if e.Err != nil {
-		text := e.Err.Error()
+		said = e.Err.Error()
+		text := said
 		if e.Resource != "" && !strings.Contains(text, e.Resource) {
 			text = e.Resource + ": " + text
 		}
 		parts = append(parts, text)
 	}
-	parts = append(parts, e.Log...)
+	for _, l := range e.Log {
+		if !strings.Contains(said, l) {
+			parts = append(parts, l)
+		}
+	}
 	if e.Message != "" {
 		first := strings.TrimSpace(stripLogLine(e.Message))
-		seen := false
+		seen := strings.Contains(said, first)
 		for _, l := range e.Log {
 			seen = seen || l == first
 		}

@@ -39,7 +39,9 @@ type lines struct {
 	err  error
 }
 
-func newLines(r io.Reader) *lines { return &lines{r: bufio.NewReaderSize(r, 64<<10)} }
+// newLines reads lines. A larger buffer would gain nothing: the kernel gives a page of most files at a time, and a dump reads
+// tens of thousands of them.
+func newLines(r io.Reader) *lines { return &lines{r: bufio.NewReaderSize(r, 4<<10)} }
 
 // next moves to the next line and reports whether there is one; err says why not. The kernel ends every line, so one that
 // is not ended is a file that was cut off.

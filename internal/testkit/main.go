@@ -6,6 +6,7 @@ import (
 	"os/signal"
 	"runtime"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -96,16 +97,27 @@ func runTests(m *testing.M) int {
 // What tests have started themselves is theirs to wait for, and a leak if they do not. The two can be told apart: the
 // kernel knows for each process which thread is its parent. A child's is the thread that started it, which is not the
 // main thread, as no test runs there; an orphan's new one is the first living thread of the subreaper, which is the main
-// thread. __WNOTHREAD asks for the calling thread's children only (wait4(2), kernel/exit.c: find_new_reaper).
+// thread (kernel/exit.c: find_new_reaper). /proc/PID/task/TID/children lists them by thread.
+//
+// Only those that are dead are waited for, each by its pid: a wait for any child would take the stops of a tracee from
+// the thread that traces it, which may be one of this process.
 func reapOrphans() {
-	for {
-		var pid int
-		err := retry(func() (err error) {
-			pid, err = unix.Wait4(-1, nil, unix.WNOHANG|unix.WALL|unix.WNOTHREAD, nil)
+	main := strconv.Itoa(os.Getpid())
+	children, err := os.ReadFile("/proc/" + main + "/task/" + main + "/children")
+	if err != nil {
+		return
+	}
+	for child := range strings.FieldsSeq(string(children)) {
+		pid, err := strconv.Atoi(child)
+		if err != nil {
+			continue
+		}
+		if st, err := readStat("/proc/" + child + "/stat"); err != nil || st.state != 'Z' {
+			continue
+		}
+		_ = retry(func() error {
+			_, err := unix.Wait4(pid, nil, unix.WNOHANG|unix.WALL, nil)
 			return err
 		})
-		if err != nil || pid == 0 {
-			return
-		}
 	}
 }

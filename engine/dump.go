@@ -1,0 +1,320 @@
+//go:build amd64
+
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"stasis.example/engine/internal/collect"
+	"stasis.example/engine/internal/images"
+	"stasis.example/engine/internal/kinds"
+	"stasis.example/engine/internal/pages"
+	"stasis.example/engine/internal/ptrace"
+	"stasis.example/engine/internal/snapshot"
+	"stasis.example/image"
+	"stasis.example/image/entry"
+	"stasis.example/internal/linux"
+	"stasis.example/internal/proc"
+)
+
+// fate is what becomes of a tree that was dumped.
+type fate int
+
+const (
+	killed fate = iota
+	leftRunning
+	leftStopped
+)
+
+// A dump is one dump of a tree.
+type dump struct {
+	pid      int
+	fate     fate
+	dir      image.Dir
+	log      *logger
+	kernel   *linux.Kernel
+	oldPages bool                     // find pages as kernels before 6.7 have to
+	shellJob bool                     // sessions and groups may be led from outside
+	notify   func(stage string) error // nil for nobody to be told
+
+	tree    *collect.Tree
+	copiers []*pages.Copier // by process
+	sinks   []pages.Sink
+	undo    undoStack
+	stats   entry.DumpStats
+}
+
+// run dumps the tree, and reads as the order of events. Until the tree's fate is sealed everything can be taken back, and is
+// when a step fails or the context ends.
+func (d *dump) run(ctx context.Context) error {
+	if err := d.tell("pre-dump"); err != nil {
+		return err
+	}
+	d.tree = &collect.Tree{Kernel: d.kernel, Proc: proc.New(os.DirFS("/proc")), Snapshot: &snapshot.Tree{}, Report: &images.Report{}, Outer: d.shellJob}
+	defer d.release()
+	return ptrace.Run(ctx, ptrace.Options{Kernel: d.kernel}, func(tr *ptrace.Tracer) error {
+		err := d.frozen(tr)
+		if undoErr := d.undo.undo(); undoErr != nil {
+			d.log.add(logError, "dump", "the tree could not be put back in order: %v", undoErr)
+			err = errors.Join(err, undoErr)
+		}
+		return err
+	})
+}
+
+// frozen is what happens on the thread that traces.
+func (d *dump) frozen(tr *ptrace.Tracer) error {
+	began := time.Now()
+	if err := d.freeze(tr); err != nil {
+		return err
+	}
+	d.stats.FreezingTime = microseconds(began)
+	stopped := time.Now()
+	d.log.info("%d processes stand still", len(d.tree.Processes))
+
+	if err := collectAll(d.tree); err != nil {
+		return err
+	}
+	d.log.info("looked at from outside")
+	if err := d.refuse(); err != nil {
+		return err
+	}
+	if err := d.findPages(); err != nil {
+		return err
+	}
+	d.log.info("pages found")
+	for p := range d.tree.Alive() {
+		if err := p.Remote.Enter(); err != nil {
+			return err
+		}
+		if err := p.RunInside(); err != nil {
+			return err
+		}
+	}
+	set := kinds.Encode(d.tree.Snapshot, d.tree.Report)
+	if err := d.refuse(); err != nil {
+		return err
+	}
+	d.log.info("asked from inside")
+	if err := d.writePages(); err != nil {
+		return err
+	}
+	d.log.info("pages written")
+	for p := range d.tree.Alive() {
+		if err := p.Remote.Restore(); err != nil {
+			return err
+		}
+	}
+	// Who runs on need not wait for the images, unless somebody wants to see them before.
+	early := d.fate == leftRunning && d.notify == nil
+	if early {
+		if err := d.undo.undo(); err != nil {
+			return err
+		}
+		d.stats.FrozenTime = microseconds(stopped)
+	}
+	if err := set.Write(d.dir); err != nil {
+		return err
+	}
+	if err := d.tell("post-dump"); err != nil {
+		return err
+	}
+	if err := tr.Context().Err(); err != nil {
+		return err
+	}
+	if !early {
+		if err := d.seal(); err != nil {
+			return err
+		}
+		d.stats.FrozenTime = microseconds(stopped)
+	}
+	d.log.info("%d pages written", d.stats.PagesWritten)
+	return nil
+}
+
+// tell notifies of a stage; whoever is told can refuse to go on.
+func (d *dump) tell(stage string) error {
+	if d.notify == nil {
+		return nil
+	}
+	if err := d.notify(stage); err != nil {
+		return fmt.Errorf("%s: %w", stage, err)
+	}
+	return nil
+}
+
+// refuse fails with everything that cannot be saved.
+func (d *dump) refuse() error {
+	for _, note := range d.tree.Report.Notes() {
+		d.log.add(logWarn, "dump", "%s", note)
+	}
+	return d.tree.Report.Err()
+}
+
+// findPages finds the pages of all processes, and copies those that must be copied before anything is run in them.
+func (d *dump) findPages() error {
+	began := time.Now()
+	defer func() { d.stats.MemdumpTime += microseconds(began) }()
+	for _, space := range d.tree.Snapshot.Spaces {
+		p := d.ownerOf(space)
+		scanner, err := pages.NewScanner(d.kernel, p.PID, !d.oldPages)
+		if err != nil {
+			return err
+		}
+		runs, err := scanner.Space(space)
+		if err = errors.Join(err, scanner.Close()); err != nil {
+			return err
+		}
+		d.stats.PagesScanned += scanner.Scanned
+		sink, err := pages.NewDirSink(d.dir, p.PID, uint32(len(d.sinks)+1))
+		if err != nil {
+			return err
+		}
+		d.sinks = append(d.sinks, sink)
+		c := &pages.Copier{Kernel: d.kernel, Process: p.Remote, Sink: sink, NotItself: limited(p.Task)}
+		d.copiers = append(d.copiers, c)
+		if err := c.Announce(runs); err != nil {
+			return err
+		}
+		if err := c.Early(); err != nil {
+			return fmt.Errorf("pages of process %d: %w", p.PID, err)
+		}
+		d.stats.PagesWritten += c.Written
+	}
+	return nil
+}
+
+// ownerOf returns the process that an address space was collected for.
+func (d *dump) ownerOf(space *snapshot.Space) *collect.Process {
+	for p := range d.tree.Alive() {
+		if p.Space && p.Task.Space == space.ID {
+			return p
+		}
+	}
+	return nil
+}
+
+// limited tells whether a process may not write files of any size: it would get a signal.
+func limited(t *snapshot.Task) bool {
+	return len(t.Limits) <= unix.RLIMIT_FSIZE || t.Limits[unix.RLIMIT_FSIZE].Soft != math.MaxUint64
+}
+
+// writePages copies the rest of the pages.
+func (d *dump) writePages() error {
+	began := time.Now()
+	defer func() { d.stats.MemwriteTime += microseconds(began) }()
+	for i, c := range d.copiers {
+		if err := c.Late(); err != nil {
+			return fmt.Errorf("pages of process %d: %w", c.Process.PID, err)
+		}
+		sink := d.sinks[i]
+		d.sinks[i] = nil
+		if err := sink.Close(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// seal lets the tree's fate happen.
+func (d *dump) seal() error {
+	switch d.fate {
+	case leftStopped:
+		if err := d.signal(unix.SIGSTOP); err != nil {
+			return err
+		}
+		return errors.Join(d.undo.undo(), d.waitStopped())
+	case killed:
+		if err := d.signal(unix.SIGKILL); err != nil {
+			return err
+		}
+		// The leaders are let go with the thread that traced them.
+		d.undo.forget()
+		return d.bury()
+	}
+	return d.undo.undo()
+}
+
+// signal sends a signal to all processes.
+func (d *dump) signal(sig unix.Signal) error {
+	var errs []error
+	for p := range d.tree.Alive() {
+		if err := unix.PidfdSendSignal(p.PIDFD, sig, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+			errs = append(errs, fmt.Errorf("send %v to process %d: %w", sig, p.PID, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// bury waits for the threads that were killed, but for the leaders, which are others' to wait for. Left to themselves their
+// numbers may be taken for some time after the process is gone and was waited for: the kernel frees them last
+// (kernel/exit.c: release_task). A restore that follows at once would find them in use.
+func (d *dump) bury() error {
+	for p := range d.tree.Alive() {
+		for _, th := range p.Remote.Threads {
+			if th.TID == p.PID {
+				continue
+			}
+			for {
+				// It may have been about to stop once more.
+				if _, err := th.Wait(); errors.Is(err, ptrace.ErrGone) || errors.Is(err, unix.ECHILD) {
+					break
+				} else if err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// waitStopped waits until all processes have stopped: a signal that was sent to one that stands still takes its time.
+func (d *dump) waitStopped() error {
+	const patience = 10 * time.Second
+	deadline := time.Now().Add(patience)
+	for p := range d.tree.Alive() {
+		for pause := int64(0); ; pause = min(2*pause+1000, 1e6) {
+			stat, err := p.Dir.Stat()
+			if err != nil {
+				return err
+			}
+			if stat.State == 'T' || stat.State == 'Z' {
+				break
+			}
+			if time.Now().After(deadline) {
+				return fmt.Errorf("process %d does not stop: %w", p.PID, ptrace.ErrTimeout)
+			}
+			d.kernel.Pause(pause)
+		}
+	}
+	return nil
+}
+
+// release closes what is left open.
+func (d *dump) release() {
+	for _, s := range d.sinks {
+		if s != nil {
+			_ = s.Close() // of a dump that failed
+		}
+	}
+	for _, c := range d.copiers {
+		_ = c.Close()
+	}
+	for _, p := range d.tree.Processes {
+		if p.PIDFD >= 0 {
+			_ = unix.Close(p.PIDFD)
+		}
+	}
+}
+
+// microseconds since an instant, as statistics have them.
+func microseconds(since time.Time) uint32 {
+	return uint32(min(time.Since(since).Microseconds(), math.MaxUint32))
+}

@@ -1,0 +1,55 @@
+//go:build amd64
+
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+
+	"stasis.example/criu"
+	"stasis.example/internal/linux"
+	"stasis.example/internal/testkit"
+)
+
+var errInjected = errors.New("injected")
+
+// A dump that fails at any step leaves the tree as it was, and says so.
+func TestDumpFailsAtEveryStep(t *testing.T) {
+	for _, name := range []string{"threads", "tree"} {
+		t.Run(name, func(t *testing.T) {
+			testkit.Need(t, testkit.Root, testkit.VictimProgram(name))
+			victim := testkit.StartVictim(t, name)
+			images := t.TempDir()
+			steps, stride := 0, 1
+			for step := 1; ; step += stride {
+				count := 0
+				e := New()
+				e.kernel = &linux.Kernel{Step: func(call string) error {
+					if count++; count == step {
+						return fmt.Errorf("%w at step %d, %s", errInjected, step, call)
+					}
+					return nil
+				}}
+				err := dumpTo(t, e, images, victim.Pid, func(o *criu.DumpOptions) { o.LeaveRunning = true })
+				if count < step {
+					if err != nil {
+						t.Fatal(err)
+					}
+					steps = count
+					break
+				}
+				if err != nil && !errors.Is(err, errInjected) {
+					t.Errorf("step %d: %v", step, err)
+				}
+				if state := victim.State(); state == "" {
+					t.Fatalf("after step %d, %v, the victim is gone", step, err)
+				}
+				// Most steps are of the same kind.
+				stride = 1 + step/100
+			}
+			t.Logf("%d steps", steps)
+			victim.MustVerify()
+		})
+	}
+}

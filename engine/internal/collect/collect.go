@@ -1,0 +1,143 @@
+//go:build amd64
+
+package collect
+
+import (
+	"encoding/binary"
+	"iter"
+	"path"
+	"strconv"
+
+	"stasis.example/engine/internal/images"
+	"stasis.example/engine/internal/remote"
+	"stasis.example/engine/internal/snapshot"
+	"stasis.example/internal/linux"
+	"stasis.example/internal/proc"
+)
+
+// A Tree is a tree of processes that stand still.
+type Tree struct {
+	Kernel    *linux.Kernel
+	Proc      proc.FS
+	Processes []*Process // parents before children
+	Snapshot  *snapshot.Tree
+	Report    *images.Report
+	Files     Files
+
+	// Outer allows a session, a process group and a terminal that are not the tree's own: those of the shell it was started
+	// from.
+	Outer bool
+
+	namespaces map[uint64]uint32 // by inode
+}
+
+// A Process is a process of the tree.
+type Process struct {
+	PID    int
+	Parent int             // 0 for the root
+	Remote *remote.Process // nil for a zombie
+	Dir    proc.Dir
+	Stat   proc.Stat
+	Task   *snapshot.Task // made by package proctree
+
+	Threads []*Thread // the living
+	Inside  Batch     // for the first thread
+	PIDFD   int       // -1 for a zombie
+
+	// Space says that this is the process for which its address space is collected: of several that share it the first. Table
+	// and FS say the same of descriptors and working directory, Handlers of signal dispositions.
+	Space, Table, FS, Handlers bool
+
+	status *proc.Status
+}
+
+// A Thread is a thread of a process.
+type Thread struct {
+	Remote   *remote.Thread
+	Process  *Process
+	Dir      proc.Dir
+	Snapshot *snapshot.Thread // made by package proctree
+	Inside   Batch            // for this thread; of the first thread it is made with that of the process
+
+	status *proc.Status
+}
+
+// Where names the process in reports.
+func (p *Process) Where() string { return "process " + strconv.Itoa(p.PID) }
+
+// Path returns the path of a file in the process's directory of /proc.
+func (p *Process) Path(name string) string { return path.Join("/proc", strconv.Itoa(p.PID), name) }
+
+// Status reads status, once.
+func (p *Process) Status() (*proc.Status, error) { return read(&p.status, p.Dir) }
+
+// Where names the thread in reports.
+func (th *Thread) Where() string {
+	if th.Remote.TID == th.Process.PID {
+		return th.Process.Where()
+	}
+	return th.Process.Where() + ": thread " + strconv.Itoa(th.Remote.TID)
+}
+
+// Status reads status, once.
+func (th *Thread) Status() (*proc.Status, error) {
+	if th.Remote.TID == th.Process.PID {
+		return th.Process.Status()
+	}
+	return read(&th.status, th.Dir)
+}
+
+func read(into **proc.Status, d proc.Dir) (*proc.Status, error) {
+	if *into == nil {
+		s, err := d.Status()
+		if err != nil {
+			return nil, err
+		}
+		*into = &s
+	}
+	return *into, nil
+}
+
+// Alive iterates over the processes that are no zombies.
+func (t *Tree) Alive() iter.Seq[*Process] {
+	return func(yield func(*Process) bool) {
+		for _, p := range t.Processes {
+			if p.Remote != nil && !yield(p) {
+				return
+			}
+		}
+	}
+}
+
+// Threads iterates over the living threads of all processes.
+func (t *Tree) Threads() iter.Seq[*Thread] {
+	return func(yield func(*Thread) bool) {
+		for p := range t.Alive() {
+			for _, th := range p.Threads {
+				if !yield(th) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Namespace returns the number of a namespace: equal ones have equal numbers. Those of the program itself are asked for first
+// and so have the same numbers in every dump.
+func (t *Tree) Namespace(ns proc.Namespace) uint32 {
+	if t.namespaces == nil {
+		t.namespaces = make(map[uint64]uint32)
+	}
+	n, ok := t.namespaces[ns.Inode]
+	if !ok {
+		n = uint32(len(t.namespaces) + 1)
+		t.namespaces[ns.Inode] = n
+	}
+	return n
+}
+
+// Word is the first number in the memory of a process: little-endian, as on all architectures that there are.
+func Word(b []byte) uint64 { return binary.LittleEndian.Uint64(b) }
+
+// Word32 is the first 32-bit number.
+func Word32(b []byte) uint32 { return binary.LittleEndian.Uint32(b) }

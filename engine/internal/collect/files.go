@@ -1,0 +1,158 @@
+//go:build amd64
+
+package collect
+
+import (
+	"fmt"
+	"slices"
+	"sort"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"stasis.example/engine/internal/snapshot"
+	"stasis.example/internal/linux"
+	"stasis.example/internal/proc"
+)
+
+// Files are the files of the tree that were seen: open ones, and those that are mapped, executed or somebody's directory.
+// Package fds and those who need a file by name add them; the packages of the kinds of files claim what they know, by giving
+// it an object. What nobody claims is refused.
+type Files struct {
+	All []*File
+
+	open  map[openKey][]*File
+	named map[namedKey]*File
+}
+
+// A File is a file that was seen.
+type File struct {
+	*snapshot.File
+	Process *Process
+	FD      int         // -1 for one that is not open
+	Link    string      // what the link in /proc says
+	Path    string      // of that link
+	Info    proc.FDInfo // of an open file
+	Node    *File       // of a fifo or a terminal: the file that has its name
+}
+
+type openKey struct {
+	link       string
+	inode, pos uint64
+	flags      uint32
+}
+
+type namedKey struct {
+	link  string
+	flags uint32
+}
+
+func (fs *Files) add(f *File) *File {
+	f.File = &snapshot.File{ID: snapshot.FileID(len(fs.All) + 1)}
+	fs.All = append(fs.All, f)
+	return f
+}
+
+// Open returns the open file that a descriptor of a process is. One that was seen before, under another number or in another
+// process, is the same; isNew says that it was not. closeOnExec is the descriptor's own.
+func (t *Tree) Open(p *Process, fd int) (f *File, isNew, closeOnExec bool, err error) {
+	name := fmt.Sprintf("fd/%d", fd)
+	link, err := p.Dir.Link(name)
+	if err != nil {
+		return nil, false, false, err
+	}
+	info, err := p.Dir.FDInfo(fd)
+	if err != nil {
+		return nil, false, false, err
+	}
+	closeOnExec = info.Flags&unix.O_CLOEXEC != 0
+	key := openKey{link, info.Ino, info.Pos, info.Flags &^ unix.O_CLOEXEC}
+	// Those that look alike are kept in the kernel's order.
+	alike := t.Files.open[key]
+	var failed error
+	at, found := sort.Find(len(alike), func(i int) int {
+		n, err := t.Kernel.Order(p.PID, alike[i].Process.PID, linux.SameFile, fd, alike[i].FD)
+		if err != nil {
+			failed = err
+		}
+		return n
+	})
+	if failed != nil {
+		return nil, false, false, failed
+	}
+	if found {
+		return alike[at], false, closeOnExec, nil
+	}
+	f = t.Files.add(&File{Process: p, FD: fd, Link: link, Path: p.Path(name), Info: info})
+	f.Flags = key.flags
+	if t.Files.open == nil {
+		t.Files.open = make(map[openKey][]*File)
+	}
+	t.Files.open[key] = slices.Insert(alike, at, f)
+	return f, true, closeOnExec, nil
+}
+
+// Named returns the file that a link in a process's directory of /proc leads to, "exe" for one, as it is to be opened with the
+// flags given. Files with equal links and flags are one.
+func (t *Tree) Named(p *Process, name, link string, flags uint32) *File {
+	key := namedKey{link, flags}
+	if f := t.Files.named[key]; f != nil {
+		return f
+	}
+	f := t.Files.add(&File{Process: p, FD: -1, Link: link, Path: p.Path(name)})
+	f.Flags = flags
+	if t.Files.named == nil {
+		t.Files.named = make(map[namedKey]*File)
+	}
+	t.Files.named[key] = f
+	return f
+}
+
+// Name makes a file of the name of an open file that is more than its name: of a fifo, of a terminal.
+func (t *Tree) Name(f *File) *File {
+	f.Node = t.Files.add(&File{Process: f.Process, FD: -1, Link: f.Link, Path: f.Path, Info: f.Info})
+	f.Node.Flags, f.Node.Owner = f.Flags, f.Owner
+	return f.Node
+}
+
+// Where names the file in reports.
+func (f *File) Where() string {
+	if f.FD >= 0 {
+		return fmt.Sprintf("%s: descriptor %d (%s)", f.Process.Where(), f.FD, f.Link)
+	}
+	return fmt.Sprintf("%s: file %s", f.Process.Where(), f.Link)
+}
+
+// Take duplicates an open file into this process, close-on-exec. Whoever takes it closes it.
+func (f *File) Take() (int, error) {
+	fd, err := unix.PidfdGetfd(f.Process.PIDFD, f.FD, 0)
+	if err != nil {
+		return -1, fmt.Errorf("%s: pidfd_getfd: %w", f.Where(), err)
+	}
+	return fd, nil
+}
+
+// RefuseUnclaimed reports the files that no kind has claimed.
+func (t *Tree) RefuseUnclaimed() {
+	for _, f := range t.Files.All {
+		if f.Object == nil {
+			t.Report.Unsupported(f.Where(), "%s cannot be saved yet", f.what())
+		}
+	}
+}
+
+// what names a kind of file by its link.
+func (f *File) what() string {
+	for _, k := range []struct{ prefix, name string }{
+		{"socket:", "a socket"}, {"anon_inode:[io_uring]", "an io_uring"}, {"anon_inode:inotify", "an inotify"}, {"anon_inode:[fanotify]", "a fanotify"},
+		{"anon_inode:[userfaultfd]", "a userfaultfd"}, {"anon_inode:[pidfd]", "a pidfd"}, {"pidfd:", "a pidfd"}, {"anon_inode:bpf-map", "a BPF map"},
+		{"anon_inode:bpf-prog", "a BPF program"}, {"anon_inode:[perf_event]", "a perf event"}, {"/memfd:", "a memfd"}, {"/dev/pts/", "a terminal"},
+		{"/dev/tty", "a terminal"}, {"/dev/ptmx", "a terminal"}, {"mnt:", "a namespace"}, {"net:", "a namespace"}, {"pid:", "a namespace"},
+		{"user:", "a namespace"}, {"uts:", "a namespace"}, {"ipc:", "a namespace"}, {"time:", "a namespace"}, {"cgroup:", "a namespace"},
+	} {
+		if strings.HasPrefix(f.Link, k.prefix) {
+			return k.name
+		}
+	}
+	return "a file of this kind"
+}

@@ -1,0 +1,115 @@
+package images
+
+import (
+	"maps"
+	"slices"
+
+	"stasis.example/image"
+	"stasis.example/image/entry"
+)
+
+// Write makes the images of a set. The inventory comes last: a directory without one is no dump.
+func (s *Set) Write(d image.Dir) error {
+	tree := make([]entry.Message, len(s.Processes))
+	for i, p := range s.Processes {
+		tree[i] = &p.Entry
+	}
+	if err := image.WriteAll(d, image.PSTree, 0, tree...); err != nil {
+		return err
+	}
+	for _, p := range s.Processes {
+		if err := p.write(d); err != nil {
+			return err
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(s.FDInfo)) {
+		if err := writeList(d, image.FDInfo, uint64(id), s.FDInfo[id]); err != nil {
+			return err
+		}
+	}
+	if err := writeList(d, image.Files, 0, s.Files); err != nil {
+		return err
+	}
+	if err := writePipes(d, image.PipesData, s.Pipes); err != nil {
+		return err
+	}
+	if err := writePipes(d, image.FIFOData, s.FIFOs); err != nil {
+		return err
+	}
+	if len(s.Terminals) > 0 {
+		if err := writeList(d, image.TTYInfo, 0, s.Terminals); err != nil {
+			return err
+		}
+	}
+	if len(s.Typed) > 0 {
+		if err := writeList(d, image.TTYData, 0, s.Typed); err != nil {
+			return err
+		}
+	}
+	if s.TimeNS != nil {
+		if err := image.WriteAll(d, image.TimeNS, 0, s.TimeNS); err != nil {
+			return err
+		}
+	}
+	return image.WriteAll(d, image.Inventory, 0, &s.Inventory)
+}
+
+func (p *Process) write(d image.Dir) error {
+	pid := uint64(p.Entry.PID)
+	for i, core := range p.Cores {
+		tid := pid
+		if i > 0 {
+			tid = uint64(p.Entry.Threads[i])
+		}
+		if err := image.WriteAll(d, image.Core, tid, core); err != nil {
+			return err
+		}
+	}
+	if p.IDs != nil {
+		if err := image.WriteAll(d, image.IDs, pid, p.IDs); err != nil {
+			return err
+		}
+	}
+	if p.MM != nil {
+		if err := image.WriteAll(d, image.MM, pid, p.MM); err != nil {
+			return err
+		}
+	}
+	if p.FS != nil {
+		return image.WriteAll(d, image.FS, pid, p.FS)
+	}
+	return nil
+}
+
+// writeList writes the entries of a slice, one after the other.
+func writeList[T any, P message[T]](d image.Dir, t image.Type, id uint64, entries []T) error {
+	w, err := image.Create(d, t, id)
+	if err != nil {
+		return err
+	}
+	for i := range entries {
+		if w.Put(P(&entries[i])) != nil {
+			break // Close returns it
+		}
+	}
+	return w.Close()
+}
+
+func writePipes(d image.Dir, t image.Type, pipes []PipeData) error {
+	if len(pipes) == 0 {
+		return nil
+	}
+	w, err := image.Create(d, t, 0)
+	if err != nil {
+		return err
+	}
+	for i := range pipes {
+		if w.Put(&pipes[i].Entry) != nil {
+			break
+		}
+		if _, err := w.Write(pipes[i].Data); err != nil {
+			break
+		}
+	}
+	return w.Close()
+}

@@ -1,0 +1,163 @@
+// Package pages moves memory: it finds the pages of a process that have to be saved, and takes them to where they are kept.
+package pages
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"stasis.example/engine/internal/snapshot"
+	"stasis.example/internal/linux"
+	"stasis.example/internal/proc"
+)
+
+// Size is the size of a page on all machines that the package is for, in bytes.
+const Size = 4096
+
+// A Run is a run of pages of a process that are to be saved.
+type Run struct {
+	snapshot.Range
+	// Forced says that the process itself may not read them: memory without PROT_READ.
+	Forced bool
+	// Early says that they have to be taken before anything of ours is in the process.
+	Early bool
+}
+
+// A Scanner finds the pages of a process that have to be saved: those that it has written, wherever they are.
+type Scanner struct {
+	kernel  *linux.Kernel
+	pagemap *os.File
+	old     bool // without PAGEMAP_SCAN
+	regions []linux.PageRegion
+
+	// Scanned counts the pages that were looked at.
+	Scanned uint64
+}
+
+// NewScanner opens a process's page map. Without newKernel, or on a kernel before 6.7, it is read word by word.
+func NewScanner(k *linux.Kernel, pid int, newKernel bool) (*Scanner, error) {
+	f, err := os.Open(fmt.Sprintf("/proc/%d/pagemap", pid))
+	if err != nil {
+		return nil, err
+	}
+	s := &Scanner{kernel: k, pagemap: f, old: !newKernel}
+	if newKernel {
+		has, err := k.HasPagemapScan()
+		if err != nil {
+			f.Close()
+			return nil, err
+		}
+		s.old = has == linux.No
+		s.regions = make([]linux.PageRegion, 512)
+	}
+	return s, nil
+}
+
+// Close closes the page map.
+func (s *Scanner) Close() error { return s.pagemap.Close() }
+
+// Space finds the pages of an address space that have to be saved, in ascending order.
+func (s *Scanner) Space(space *snapshot.Space) ([]Run, error) {
+	var runs []Run
+	const protRead = 1
+	for i := range space.VMAs {
+		v := &space.VMAs[i]
+		switch v.Kind {
+		case snapshot.VDSO:
+			// The code of this kernel's is compared with that of the next.
+			runs = append(runs, Run{Range: v.Range, Early: true})
+		case snapshot.AnonPrivate, snapshot.FilePrivate:
+			s.Scanned += v.Len() / Size
+			forced := v.Prot&protRead == 0
+			err := s.private(v.Range, func(r snapshot.Range) { runs = appendRun(runs, Run{Range: r, Forced: forced}) })
+			if err != nil {
+				return nil, err
+			}
+		}
+	}
+	return runs, nil
+}
+
+// appendRun adds a run, to the last one where it goes on with that.
+func appendRun(runs []Run, r Run) []Run {
+	if n := len(runs) - 1; n >= 0 && runs[n].End == r.Start && runs[n].Forced == r.Forced && runs[n].Early == r.Early {
+		runs[n].End = r.End
+		return runs
+	}
+	return append(runs, r)
+}
+
+// private finds the pages of its own that a range of private memory has.
+func (s *Scanner) private(r snapshot.Range, found func(snapshot.Range)) error {
+	if s.old {
+		return words(s.pagemap, r, func(p proc.Page) bool { return (p.Present() || p.Swapped()) && !p.File() && !p.Guard() }, found)
+	}
+	const not = linux.PageFile | linux.PageZero | linux.PageGuard
+	return s.scan(r, linux.PagemapScan{Inverted: not, CategoryMask: not, AnyOf: linux.PagePresent | linux.PageSwapped}, found)
+}
+
+// scan runs PAGEMAP_SCAN over a range.
+func (s *Scanner) scan(r snapshot.Range, scan linux.PagemapScan, found func(snapshot.Range)) error {
+	scan.Start, scan.End, scan.Regions = r.Start, r.End, s.regions
+	for scan.Start < scan.End {
+		n, err := s.kernel.PagemapScan(int(s.pagemap.Fd()), &scan)
+		if err != nil {
+			return fmt.Errorf("%#x-%#x of %s: %w", r.Start, r.End, s.pagemap.Name(), err)
+		}
+		for _, region := range s.regions[:n] {
+			found(snapshot.Range{Start: region.Start, End: region.End})
+		}
+		if scan.WalkEnd <= scan.Start {
+			return fmt.Errorf("%#x-%#x of %s: PAGEMAP_SCAN does not go on", r.Start, r.End, s.pagemap.Name())
+		}
+		scan.Start = scan.WalkEnd
+	}
+	return nil
+}
+
+// words reads the page map of a range, and finds the runs of pages that are wanted.
+func words(pagemap *os.File, r snapshot.Range, wanted func(proc.Page) bool, found func(snapshot.Range)) error {
+	const atOnce = 8192
+	buf, pages := make([]byte, 8*atOnce), make([]proc.Page, atOnce)
+	run := snapshot.Range{}
+	for at := r.Start; at < r.End; {
+		n := min((r.End-at)/Size, atOnce)
+		got, err := pagemap.ReadAt(buf[:8*n], int64(at/Size*8))
+		if got == 0 && err != nil {
+			return fmt.Errorf("%#x-%#x of %s: %w", r.Start, r.End, pagemap.Name(), err)
+		}
+		count, err := proc.ParsePages(buf[:got], pages)
+		if err != nil {
+			return err
+		}
+		for _, p := range pages[:count] {
+			switch {
+			case !wanted(p):
+			case run.End == at && run.Len() > 0:
+				run.End += Size
+			default:
+				if run.Len() > 0 {
+					found(run)
+				}
+				run = snapshot.Range{Start: at, End: at + Size}
+			}
+			at += Size
+		}
+	}
+	if run.Len() > 0 {
+		found(run)
+	}
+	return nil
+}
+
+// Guards finds the pages of a range that MADV_GUARD_INSTALL guards.
+func Guards(k *linux.Kernel, pid int, r snapshot.Range) ([]snapshot.Range, error) {
+	s, err := NewScanner(k, pid, true)
+	if err != nil {
+		return nil, err
+	}
+	var guards []snapshot.Range
+	found := func(g snapshot.Range) { guards = append(guards, g) }
+	err = words(s.pagemap, r, proc.Page.Guard, found)
+	return guards, errors.Join(err, s.Close())
+}

@@ -1,0 +1,265 @@
+//go:build amd64
+
+package remote
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"stasis.example/engine/internal/ptrace"
+	"stasis.example/internal/linux"
+)
+
+// ErrRefused is a process that cannot be driven without a risk to it. The error that wraps it says why.
+var ErrRefused = errors.New("cannot be driven safely")
+
+// A Process is a process whose threads are all stopped by us.
+type Process struct {
+	PID int
+	// Threads are the living threads, the one that is driven by default first: the leader, if it is alive.
+	Threads []*Thread
+	// Mappings is the process's memory map as it was before anything of ours was in it. Entries of dead engines are in
+	// Leftovers instead.
+	Mappings []Mapping
+	// Leftovers are scratch areas that engines which were killed have left in the process. Enter removes them.
+	Leftovers []Mapping
+
+	kernel    *linux.Kernel
+	bootAt    uint64 // where the boot block goes
+	bootFound []byte // what was there: zeros, or the boot block of a dead engine
+	boot      uint64 // address of the boot block, 0 while there is none
+	area      area
+	sock      int     // our end of the park socket, -1 when there is none
+	active    *Thread // the thread that reads the park socket, if one does
+}
+
+// A Thread is a thread of a Process.
+type Thread struct {
+	*ptrace.Thread
+	// Regs are the general registers as they were when the thread stopped, with a restartable sequence it was in
+	// aborted, as the kernel would have done.
+	Regs ptrace.Regs
+	// Mask is the set of blocked signals.
+	Mask uint64
+	// Stop is how the thread was found stopped: by us, or by job control.
+	Stop ptrace.Stop
+
+	p      *Process
+	index  int    // number of its block in the scratch area
+	place  place  // where its registers point
+	block  uint64 // address of the block it is in, when it is in one
+	inside bool   // its block's word is set: it may use the descriptors
+}
+
+// A place is where a thread's registers point.
+type place int
+
+const (
+	placeOwn    place = iota // in the program: everything as found
+	placeDoor                // at the door of its block, in an event stop, with the mask as found
+	placeInside              // in its block, all signals blocked
+)
+
+// Freeze seizes all threads of a process and stops them. When it fails they run on.
+func Freeze(t *ptrace.Tracer, pid int) (*Process, error) {
+	p := &Process{PID: pid, kernel: t.Kernel(), sock: -1}
+	if err := p.freeze(t); err != nil {
+		return nil, errors.Join(fmt.Errorf("freeze process %d: %w", pid, err), wayOut(t, p.letGo))
+	}
+	return p, nil
+}
+
+func (p *Process) freeze(t *ptrace.Tracer) error {
+	// New threads appear until all are stopped, so the list is read until it holds nothing new.
+	seen := make(map[int]bool)
+	for {
+		tids, err := taskIDs(p.PID)
+		if err != nil {
+			return err
+		}
+		var fresh []*Thread
+		for _, tid := range tids {
+			if seen[tid] {
+				continue
+			}
+			seen[tid] = true
+			th, err := p.seize(t, tid)
+			if err != nil {
+				return err
+			}
+			if th != nil {
+				fresh = append(fresh, th)
+			}
+		}
+		if len(fresh) == 0 {
+			break
+		}
+		for _, th := range fresh {
+			if err := th.stop(); err != nil && !errors.Is(err, ptrace.ErrGone) {
+				return err
+			}
+		}
+		p.Threads = slices.DeleteFunc(p.Threads, func(th *Thread) bool { return th.Gone() })
+	}
+	if len(p.Threads) == 0 {
+		return ptrace.ErrGone
+	}
+	for i, th := range p.Threads {
+		th.index = i
+	}
+	return p.examine()
+}
+
+// seize starts to trace a thread and asks it to stop. A thread that has gone meanwhile is nil.
+func (p *Process) seize(t *ptrace.Tracer, tid int) (*Thread, error) {
+	pt, err := t.Seize(tid)
+	if err != nil {
+		state := taskState(p.PID, tid)
+		if state == 0 || state == 'Z' || state == 'X' {
+			return nil, nil
+		}
+		if tracer := statusNumber(p.PID, tid, "TracerPid"); errors.Is(err, unix.EPERM) && tracer != 0 {
+			return nil, fmt.Errorf("%w: task %d is traced by process %d already", err, tid, tracer)
+		}
+		return nil, err
+	}
+	th := &Thread{Thread: pt, p: p}
+	p.Threads = append(p.Threads, th)
+	return th, pt.Interrupt()
+}
+
+// stop waits until the thread has stopped and notes its state.
+func (th *Thread) stop() error {
+	s, err := th.Settle()
+	if err != nil {
+		return err
+	}
+	th.Stop = s
+	if err := th.note(); err != nil {
+		return err
+	}
+	return th.abortRseq()
+}
+
+// note reads the thread's state.
+func (th *Thread) note() (err error) {
+	if th.Regs, err = th.Thread.Regs(); err != nil {
+		return err
+	}
+	th.Mask, err = th.Sigmask()
+	return err
+}
+
+// examine looks whether the process can be driven.
+func (p *Process) examine() error {
+	if err := p.lookAround(); err != nil {
+		return err
+	}
+	for _, th := range p.Threads {
+		// A thread may still be on its way back from an engine that was killed: when it is looked at at once, or in a
+		// process stopped by job control.
+		if p.oldBlock(th.Regs.PC()) == 0 {
+			continue
+		}
+		if err := errors.Join(th.comeBack(), th.note(), p.lookAround()); err != nil {
+			return err
+		}
+	}
+	for _, th := range p.Threads {
+		if err := th.examine(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lookAround reads the memory map, finds what dead engines have left, and where there is room for us.
+func (p *Process) lookAround() error {
+	maps, err := readMappings(p.PID)
+	if err != nil {
+		return err
+	}
+	p.Mappings, p.Leftovers = nil, nil
+	if err := p.sortMappings(maps); err != nil {
+		return err
+	}
+	return p.bootPlace()
+}
+
+func (th *Thread) examine() error {
+	if err := checkRegs(&th.Regs); err != nil {
+		return fmt.Errorf("task %d: %w", th.TID, err)
+	}
+	// Calls of a thread with a dispatcher would end in its SIGSYS handler once we are gone.
+	if on, err := th.p.kernel.HasSyscallDispatch(th.TID); err == nil && on {
+		return fmt.Errorf("task %d: %w: it dispatches its system calls to itself (PR_SET_SYSCALL_USER_DISPATCH)", th.TID, ErrRefused)
+	}
+	if mode := statusNumber(th.p.PID, th.TID, "Seccomp"); mode != 0 {
+		if err := th.examineSeccomp(mode); err != nil {
+			return fmt.Errorf("task %d: %w", th.TID, err)
+		}
+	}
+	if first := th.p.Threads[0]; th != first {
+		same, err := th.p.kernel.Same(first.TID, th.TID, linux.SameFiles, 0, 0)
+		if err != nil {
+			return err
+		}
+		if !same {
+			return fmt.Errorf("task %d: %w: it has a descriptor table of its own, apart from the process's", th.TID, ErrRefused)
+		}
+	}
+	return nil
+}
+
+// letGo detaches from all threads that are stopped. It is the last step of every way out.
+func (p *Process) letGo() error {
+	var errs []error
+	for _, th := range p.Threads {
+		if th.Gone() {
+			continue
+		}
+		// A tracee can be left only when it is stopped. One that does not stop, the end of our thread lets go.
+		if err := twice(th.Halt); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if err := twice(th.Detach); err != nil && !errors.Is(err, unix.ESRCH) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Read reads the process's memory.
+func (p *Process) Read(addr uint64, buf []byte) error {
+	return p.kernel.ReadMemory(p.Threads[0].TID, addr, buf)
+}
+
+// Write writes the process's memory, as far as the process itself could.
+func (p *Process) Write(addr uint64, buf []byte) error {
+	return p.kernel.WriteMemory(p.Threads[0].TID, addr, buf)
+}
+
+func taskIDs(pid int) ([]int, error) {
+	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	if err != nil {
+		return nil, err
+	}
+	ids := make([]int, 0, len(entries))
+	for _, e := range entries {
+		if id, err := strconv.Atoi(e.Name()); err == nil {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	// The leader first: its id is the process's, not always the smallest.
+	if i := slices.Index(ids, pid); i > 0 {
+		ids = slices.Insert(slices.Delete(ids, i, i+1), 0, pid)
+	}
+	return ids, nil
+}

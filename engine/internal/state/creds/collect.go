@@ -1,0 +1,38 @@
+//go:build amd64
+
+package creds
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"stasis.example/engine/internal/collect"
+	"stasis.example/engine/internal/snapshot"
+)
+
+// Collect reads the status of each thread, and asks for the securebits.
+func Collect(t *collect.Tree) error {
+	for th := range t.Threads() {
+		s, err := th.Status()
+		if err != nil {
+			return err
+		}
+		th.Snapshot.Creds = snapshot.Credentials{
+			UID: s.UID.Real, EUID: s.UID.Effective, SUID: s.UID.Saved, FSUID: s.UID.FS,
+			GID: s.GID.Real, EGID: s.GID.Effective, SGID: s.GID.Saved, FSGID: s.GID.FS, Groups: s.Groups,
+			Inheritable: snapshot.Capabilities(s.CapInh), Permitted: snapshot.Capabilities(s.CapPrm), Effective: snapshot.Capabilities(s.CapEff),
+			Bounding: snapshot.Capabilities(s.CapBnd), Ambient: snapshot.Capabilities(s.CapAmb), NoNewPrivs: s.NoNewPrivs,
+		}
+		call := th.Inside.Call(unix.SYS_PRCTL, collect.Num(unix.PR_GET_SECUREBITS))
+		th.Inside.Then(func(r *collect.Results) error {
+			bits, err := r.Value(call)
+			if err != nil {
+				return fmt.Errorf("prctl(PR_GET_SECUREBITS): %w", err)
+			}
+			th.Snapshot.Creds.SecureBits = uint32(bits)
+			return nil
+		})
+	}
+	return nil
+}

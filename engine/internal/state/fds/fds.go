@@ -1,0 +1,175 @@
+// Package fds is the state "descriptor tables", and the list of open files whatever their kind. In images the tables are
+// fdinfo-N.img, N being files_id of ids-PID.img, and the list is files.img, whose entries the packages of the kinds of files fill.
+//
+// It comes before the kinds of files in both directions: it makes the files that they fill, and says what no kind is there for.
+//
+//   - Collect: fdinfo and links of /proc/PID/fd; descriptions that look alike are told apart by kcmp(2).
+//   - Apply (to come): the engine has every file open, once; each task takes what its table names with pidfd_getfd and moves it to
+//     its slot. So a description that was shared is shared again.
+package fds
+
+import (
+	"math"
+
+	"stasis.example/engine/internal/images"
+	"stasis.example/engine/internal/snapshot"
+	"stasis.example/image"
+	"stasis.example/image/entry"
+)
+
+// fdCloexec is the one flag of a descriptor.
+const fdCloexec = 1
+
+// maxFD is the highest number that NR_OPEN can be raised to.
+const maxFD = math.MaxInt32 - 63
+
+// typeOf returns the number that images have for a kind of object.
+func typeOf(o snapshot.Object) (entry.FDType, bool) {
+	switch o.(type) {
+	case *snapshot.Regular:
+		return entry.FDTypeReg, true
+	case *snapshot.PipeEnd:
+		return entry.FDTypePipe, true
+	case *snapshot.FIFOEnd:
+		return entry.FDTypeFIFO, true
+	case *snapshot.EventFD:
+		return entry.FDTypeEventFD, true
+	case *snapshot.Epoll:
+		return entry.FDTypeEventPoll, true
+	case *snapshot.SignalFD:
+		return entry.FDTypeSignalFD, true
+	case *snapshot.TimerFD:
+		return entry.FDTypeTimerFD, true
+	case *snapshot.TTY:
+		return entry.FDTypeTTY, true
+	}
+	return entry.FDTypeUnd, false
+}
+
+// Encode writes the tables, and the numbers and types of files.
+func Encode(from *snapshot.Tree, to *images.Set, r *images.Report) {
+	types := make(map[snapshot.FileID]entry.FDType, len(from.Files))
+	to.Files = make([]entry.File, len(from.Files))
+	for i, f := range from.Files {
+		typ, ok := typeOf(f.Object)
+		if !ok {
+			r.Unsupported(images.FileName(uint32(f.ID)), "a file of an unknown kind")
+		}
+		types[f.ID] = typ
+		to.Files[i] = entry.File{Type: typ, ID: uint32(f.ID)}
+	}
+	to.FDInfo = make(map[uint32][]entry.FDInfo, len(from.Tables))
+	for _, table := range from.Tables {
+		slots := make([]entry.FDInfo, len(table.Slots))
+		for i, s := range table.Slots {
+			typ, ok := types[s.File]
+			if !ok {
+				r.Unsupported(image.FDInfo.File(uint64(table.ID)), "descriptor %d: file %d is not in the snapshot", s.FD, s.File)
+			}
+			slots[i] = entry.FDInfo{ID: uint32(s.File), Type: typ, FD: uint32(s.FD)}
+			if s.CloseOnExec {
+				slots[i].Flags = fdCloexec
+			}
+		}
+		to.FDInfo[uint32(table.ID)] = slots
+	}
+}
+
+// Decode reads the tables and makes the files.
+func Decode(from *images.Set, to *snapshot.Tree, r *images.Report) {
+	decodeFiles(from, to, r)
+	users := make(map[uint32]*images.Process)
+	for p, t := range from.Alive(to) {
+		if p.IDs == nil {
+			continue
+		}
+		id := p.IDs.FilesID
+		if users[id] != nil {
+			continue
+		}
+		users[id] = p
+		table := &snapshot.Table{ID: t.Table}
+		decodeTable(table, from, r)
+		to.Tables = append(to.Tables, table)
+	}
+}
+
+func decodeFiles(from *images.Set, to *snapshot.Tree, r *images.Report) {
+	seen := make(map[uint32]bool, len(from.Files))
+	to.Files = make([]*snapshot.File, len(from.Files))
+	for i := range from.Files {
+		e := &from.Files[i]
+		where := images.FileName(e.ID)
+		r.Unknown(where, e, e.Unknown)
+		to.Files[i] = &snapshot.File{ID: snapshot.FileID(e.ID)}
+		if e.ID == 0 {
+			r.Damaged(where, "0 is no number of a file")
+		}
+		if seen[e.ID] {
+			r.Damaged(where, "the number occurs twice")
+		}
+		seen[e.ID] = true
+		if kind := unsupported(e.Type); kind != "" {
+			r.Unsupported(where, "%s: not restored by the built-in engine", kind)
+		}
+	}
+}
+
+// unsupported names the kinds of files that no package is there for.
+func unsupported(t entry.FDType) string {
+	switch t {
+	case entry.FDTypeReg, entry.FDTypePipe, entry.FDTypeFIFO, entry.FDTypeEventFD, entry.FDTypeEventPoll, entry.FDTypeSignalFD,
+		entry.FDTypeTimerFD, entry.FDTypeTTY:
+		return ""
+	case entry.FDTypeInetSk:
+		return "internet socket"
+	case entry.FDTypeUnixSk:
+		return "unix socket"
+	case entry.FDTypePacketSk:
+		return "packet socket"
+	case entry.FDTypeNetlinkSk:
+		return "netlink socket"
+	case entry.FDTypeInotify:
+		return "inotify"
+	case entry.FDTypeFanotify:
+		return "fanotify"
+	case entry.FDTypeNS:
+		return "namespace"
+	case entry.FDTypeTunF:
+		return "tun device"
+	case entry.FDTypeExt:
+		return "file of a CRIU plugin"
+	case entry.FDTypeMemFD:
+		return "memfd"
+	case entry.FDTypeBPFMap:
+		return "BPF map"
+	case entry.FDTypePidFD:
+		return "pidfd"
+	}
+	return "file of type " + t.String()
+}
+
+func decodeTable(table *snapshot.Table, from *images.Set, r *images.Report) {
+	where := image.FDInfo.File(uint64(table.ID))
+	last := -1
+	for _, e := range from.FDInfo[uint32(table.ID)] {
+		r.Unknown(where, &e, e.Unknown)
+		f := from.File(e.ID)
+		switch {
+		case e.FD > maxFD:
+			r.Damaged(where, "descriptor %d: no such number can be", e.FD)
+			continue
+		case int(e.FD) <= last:
+			r.Damaged(where, "descriptor %d comes after %d", e.FD, last)
+		case f == nil:
+			r.Damaged(where, "descriptor %d: file %d is not in %s", e.FD, e.ID, image.Files.File(0))
+		case f.Type != e.Type:
+			r.Damaged(where, "descriptor %d: file %d is said to be of type %v, and is of type %v", e.FD, e.ID, e.Type, f.Type)
+		}
+		if e.Flags&^uint32(fdCloexec) != 0 {
+			r.Damaged(where, "descriptor %d: flags %#x", e.FD, e.Flags)
+		}
+		last = max(last, int(e.FD))
+		table.Slots = append(table.Slots, snapshot.Slot{FD: int(e.FD), File: snapshot.FileID(e.ID), CloseOnExec: e.Flags&fdCloexec != 0})
+	}
+}

@@ -1,0 +1,223 @@
+//go:build amd64
+
+package mm
+
+import (
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"stasis.example/engine/internal/collect"
+	"stasis.example/engine/internal/pages"
+	"stasis.example/engine/internal/snapshot"
+	"stasis.example/internal/proc"
+)
+
+// Collect reads the mappings, and asks for what only the process can tell.
+func Collect(t *collect.Tree) error {
+	for p := range t.Alive() {
+		if !p.Space {
+			continue
+		}
+		s := &snapshot.Space{
+			ID: p.Task.Space, StartCode: p.Stat.StartCode, EndCode: p.Stat.EndCode, StartData: p.Stat.StartData, EndData: p.Stat.EndData,
+			StartStack: p.Stat.StartStack, StartBrk: p.Stat.StartBrk, ArgStart: p.Stat.ArgStart, ArgEnd: p.Stat.ArgEnd,
+			EnvStart: p.Stat.EnvStart, EnvEnd: p.Stat.EnvEnd,
+		}
+		t.Snapshot.Spaces = append(t.Snapshot.Spaces, s)
+		t.Snapshot.PageSize = pages.Size
+		var err error
+		if s.Auxv, err = p.Dir.Auxv(8); err != nil {
+			return err
+		}
+		link, err := p.Dir.Link("exe")
+		if err != nil {
+			return err
+		}
+		s.Exe = t.Named(p, "exe", link, unix.O_RDONLY).ID
+		c := collector{tree: t, p: p, space: s}
+		if err := p.Dir.Smaps(c.mapping); err != nil {
+			return err
+		}
+		inside(p, s)
+	}
+	return nil
+}
+
+// inside asks for the end of the heap, and for what prctl tells.
+func inside(p *collect.Process, s *snapshot.Space) {
+	brk := p.Inside.Call(unix.SYS_BRK, collect.Num(0))
+	dumpable := p.Inside.Call(unix.SYS_PRCTL, collect.Num(unix.PR_GET_DUMPABLE))
+	thp := p.Inside.Call(unix.SYS_PRCTL, collect.Num(unix.PR_GET_THP_DISABLE))
+	p.Inside.Then(func(r *collect.Results) error {
+		var err error
+		if s.Brk, err = r.Value(brk); err != nil {
+			return fmt.Errorf("brk: %w", err)
+		}
+		d, err := r.Value(dumpable)
+		if err != nil {
+			return fmt.Errorf("prctl(PR_GET_DUMPABLE): %w", err)
+		}
+		off, err := r.Value(thp)
+		if err != nil {
+			return fmt.Errorf("prctl(PR_GET_THP_DISABLE): %w", err)
+		}
+		s.Dumpable, s.THPDisabled = int(d), off != 0
+		return nil
+	})
+}
+
+type collector struct {
+	tree  *collect.Tree
+	p     *collect.Process
+	space *snapshot.Space
+	vvar  bool // the mapping before was [vvar]
+}
+
+// mapping takes one mapping.
+func (c *collector) mapping(m *proc.Smap) error {
+	for _, left := range c.p.Remote.Leftovers {
+		if m.Start >= left.Start && m.End <= left.End {
+			return nil
+		}
+	}
+	s := c.space
+	if m.Path == "[vvar_vclock]" && c.vvar && len(s.VMAs) > 0 {
+		s.VMAs[len(s.VMAs)-1].End = m.End
+		return nil
+	}
+	v := snapshot.VMA{Range: snapshot.Range{Start: m.Start, End: m.End}, Prot: uint32(m.Perm) & protAll}
+	c.vvar = m.Path == "[vvar]"
+	if why := c.kind(m, &v); why != "" {
+		c.tree.Report.Unsupported(c.p.Where(), "mapping %#x-%#x (%s): %s", m.Start, m.End, m.Path, why)
+		return nil
+	}
+	flags(m, &v)
+	if v.Kind.OfFile() {
+		if m.Perm&proc.PermShared != 0 && m.Flags.Has(proc.VMMayWrite) {
+			v.OpenFlags = unix.O_RDWR
+		}
+		v.Offset = m.Offset
+		v.File = c.file(m, v.OpenFlags)
+	}
+	s.VMAs = append(s.VMAs, v)
+	if m.Flags.Has(proc.VMMaybeGuard) {
+		guards, err := pages.Guards(c.tree.Kernel, c.p.PID, v.Range)
+		if err != nil {
+			return err
+		}
+		s.Guards = append(s.Guards, guards...)
+	}
+	return nil
+}
+
+// file returns the file of a mapping. Files of the same name are one, unless one of them has lost the name.
+func (c *collector) file(m *proc.Smap, openFlags uint32) snapshot.FileID {
+	name := fmt.Sprintf("map_files/%x-%x", m.Start, m.End)
+	link, err := c.p.Dir.Link(name)
+	if err != nil { // it takes CAP_CHECKPOINT_RESTORE in the first user namespace
+		link = m.Path
+	}
+	return c.tree.Named(c.p, name, link, openFlags).ID
+}
+
+// kind finds out what a mapping is of, or says why it cannot be saved.
+func (c *collector) kind(m *proc.Smap, v *snapshot.VMA) string {
+	shared := m.Perm&proc.PermShared != 0
+	switch {
+	case m.Path == "[vsyscall]":
+		v.Kind = snapshot.VSyscall
+		return ""
+	case m.Path == "[vdso]":
+		v.Kind = snapshot.VDSO
+		return ""
+	case m.Path == "[vvar]":
+		v.Kind = snapshot.VVar
+		return ""
+	}
+	for _, f := range []struct {
+		flag proc.VMFlags
+		why  string
+	}{
+		{proc.VMHugeTLB, "huge pages (MAP_HUGETLB) cannot be saved yet"}, {proc.VMShadowStack, "shadow stacks cannot be saved yet"},
+		{proc.VMUffdMissing, "it is watched by a userfaultfd"}, {proc.VMUffdWP, "it is watched by a userfaultfd"},
+		{proc.VMUffdMinor, "it is watched by a userfaultfd"}, {proc.VMSealed, "it is sealed (mseal)"}, {proc.VMDroppable, "it is MAP_DROPPABLE"},
+		{proc.VMSync, "it is MAP_SYNC"}, {proc.VMIO, "it is memory of a device"}, {proc.VMPFNMap, "it is memory of a device"},
+	} {
+		if m.Flags.Has(f.flag) {
+			return f.why
+		}
+	}
+	switch {
+	case m.ProtectionKey != 0:
+		return "it has a protection key"
+	case len(m.UnknownFlags) > 0:
+		return fmt.Sprintf("it has flags that are not known: %v", m.UnknownFlags)
+	}
+	return c.ordinary(m, v, shared)
+}
+
+func (c *collector) ordinary(m *proc.Smap, v *snapshot.VMA, shared bool) string {
+	name, named := strings.CutPrefix(m.Path, "[anon:")
+	switch {
+	case m.Inode == 0 && !shared && named:
+		v.Kind, v.Name = snapshot.AnonPrivate, strings.TrimSuffix(name, "]")
+	case m.Inode == 0 && !shared && (m.Path == "" || m.Path == "[stack]" || m.Path == "[heap]" || strings.HasPrefix(m.Path, "[stack:")):
+		v.Kind, v.Heap = snapshot.AnonPrivate, m.Path == "[heap]"
+	case m.Inode == 0:
+		return "a mapping of this kind cannot be saved yet"
+	case strings.HasPrefix(m.Path, "/memfd:"):
+		return "memfds cannot be saved yet"
+	case strings.HasPrefix(m.Path, "/SYSV"):
+		return "System V shared memory cannot be saved yet"
+	case strings.HasPrefix(m.Path, "/[aio]"):
+		return "asynchronous I/O (io_setup) cannot be saved yet"
+	case strings.HasPrefix(m.Path, "/dev/zero") && shared, strings.HasPrefix(m.Path, "[anon_shmem:"):
+		return "shared memory cannot be saved yet"
+	case !strings.HasPrefix(m.Path, "/"):
+		return "a mapping of this kind cannot be saved yet"
+	case shared:
+		v.Kind = snapshot.FileShared
+	default:
+		v.Kind = snapshot.FilePrivate
+	}
+	return ""
+}
+
+// flags turns the flags of smaps into those of mmap and madvise.
+func flags(m *proc.Smap, v *snapshot.VMA) {
+	v.Flags = mapPrivate
+	if v.Kind == snapshot.FileShared {
+		v.Flags = mapShared
+	}
+	if !v.Kind.OfFile() {
+		v.Flags |= mapAnonymous
+	}
+	if v.Kind.OfKernel() {
+		if v.Kind == snapshot.VVar {
+			v.Advice = 1 << unix.MADV_DONTDUMP // as CRIU has it
+		}
+		return
+	}
+	for _, f := range []struct {
+		flag proc.VMFlags
+		bit  uint32
+	}{{proc.VMGrowsDown, unix.MAP_GROWSDOWN}, {proc.VMLocked, unix.MAP_LOCKED}, {proc.VMNoReserve, unix.MAP_NORESERVE}} {
+		if m.Flags.Has(f.flag) {
+			v.Flags |= f.bit
+		}
+	}
+	for _, f := range []struct {
+		flag   proc.VMFlags
+		advice uint
+	}{
+		{proc.VMSeqRead, unix.MADV_SEQUENTIAL}, {proc.VMRandRead, unix.MADV_RANDOM}, {proc.VMDontCopy, unix.MADV_DONTFORK},
+		{proc.VMDontDump, unix.MADV_DONTDUMP}, {proc.VMMergeable, unix.MADV_MERGEABLE}, {proc.VMHugePage, unix.MADV_HUGEPAGE},
+		{proc.VMNoHugePage, unix.MADV_NOHUGEPAGE}, {proc.VMWipeOnFork, unix.MADV_WIPEONFORK},
+	} {
+		if m.Flags.Has(f.flag) {
+			v.Advice |= 1 << f.advice
+		}
+	}
+}

@@ -1,0 +1,94 @@
+//go:build amd64
+
+package objects
+
+import (
+	"sort"
+
+	"stasis.example/engine/internal/collect"
+	"stasis.example/engine/internal/snapshot"
+	"stasis.example/internal/linux"
+)
+
+// Collect finds out what processes share, and gives it numbers. They begin after those of the program that makes the dump.
+func Collect(t *collect.Tree) error {
+	own := t.Snapshot.Origin.Namespaces
+	spaces, tables := sharers{what: linux.SameVM}, sharers{what: linux.SameFiles}
+	contexts, handlers := sharers{what: linux.SameFS}, sharers{what: linux.SameSignal}
+	for p := range t.Alive() {
+		n, err := collect.Namespaces(t, p.Dir)
+		if err != nil {
+			return err
+		}
+		p.Task.Namespaces = n
+		for _, kind := range []struct {
+			name string
+			a, b uint32
+		}{
+			{"pid", n.PID, own.PID}, {"network", n.Net, own.Net}, {"IPC", n.IPC, own.IPC}, {"UTS", n.UTS, own.UTS}, {"mount", n.Mount, own.Mount},
+			{"user", n.User, own.User}, {"cgroup", n.Cgroup, own.Cgroup}, {"time", n.Time, own.Time},
+		} {
+			if kind.a != kind.b {
+				t.Report.Unsupported(p.Where(), "it is in a %s namespace of its own", kind.name)
+			}
+		}
+		for _, o := range []struct {
+			sharers *sharers
+			id      *snapshot.ObjectID
+			first   *bool
+		}{
+			{&spaces, &p.Task.Space, &p.Space}, {&tables, &p.Task.Table, &p.Table},
+			{&contexts, &p.Task.FS, &p.FS}, {&handlers, &p.Task.Handlers, &p.Handlers},
+		} {
+			if *o.id, *o.first, err = o.sharers.number(t, p.PID); err != nil {
+				return err
+			}
+		}
+		if !p.Space {
+			// Two processes cannot both be driven in one address space.
+			t.Report.Unsupported(p.Where(), "it shares its memory with another process (CLONE_VM)")
+		}
+		for _, th := range p.Threads[1:] {
+			same, err := t.Kernel.Same(p.PID, th.Remote.TID, linux.SameFS, 0, 0)
+			if err != nil {
+				return err
+			}
+			if !same {
+				t.Report.Unsupported(th.Where(), "it has a working directory of its own (unshare)")
+			}
+		}
+	}
+	return nil
+}
+
+// sharers are the processes that have a thing of a kind, one for each thing, in the kernel's order.
+type sharers struct {
+	what int
+	pids []int
+	ids  []snapshot.ObjectID
+}
+
+// number returns the number of what a process has, and whether it is the first that has it.
+func (s *sharers) number(t *collect.Tree, pid int) (snapshot.ObjectID, bool, error) {
+	var failed error
+	at, found := sort.Find(len(s.pids), func(i int) int {
+		n, err := t.Kernel.Order(pid, s.pids[i], s.what, 0, 0)
+		if err != nil {
+			failed = err
+		}
+		return n
+	})
+	if failed != nil {
+		return 0, false, failed
+	}
+	if found {
+		return s.ids[at], false, nil
+	}
+	id := snapshot.ObjectID(ownID + 1 + len(s.pids))
+	s.pids = append(s.pids[:at], append([]int{pid}, s.pids[at:]...)...)
+	s.ids = append(s.ids[:at], append([]snapshot.ObjectID{id}, s.ids[at:]...)...)
+	return id, true, nil
+}
+
+// ownID is the number that the inventory gives to the things of the program that makes the dump.
+const ownID = 1

@@ -1,0 +1,140 @@
+//go:build amd64
+
+package pipes
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"stasis.example/engine/internal/collect"
+	"stasis.example/engine/internal/snapshot"
+)
+
+// Collect claims the ends of pipes and fifos, and copies what is in them.
+func Collect(t *collect.Tree) error {
+	c := collector{tree: t, ids: make(map[uint64]snapshot.PipeID), ends: make(map[snapshot.PipeID]*pipe)}
+	for _, f := range t.Files.All {
+		pipe := strings.HasPrefix(f.Link, "pipe:[")
+		if f.Object != nil || f.FD < 0 || !pipe && f.Node == nil {
+			continue
+		}
+		if err := c.claim(f, !pipe); err != nil {
+			return fmt.Errorf("%s: %w", f.Where(), err)
+		}
+	}
+	for _, id := range c.order {
+		p := c.ends[id]
+		data, err := content(p.reader)
+		if err != nil {
+			return fmt.Errorf("%s: %w", p.reader.Where(), err)
+		}
+		p.Data = data
+		t.Snapshot.Pipes = append(t.Snapshot.Pipes, &p.Pipe)
+	}
+	return nil
+}
+
+type collector struct {
+	tree  *collect.Tree
+	ids   map[uint64]snapshot.PipeID // by inode
+	ends  map[snapshot.PipeID]*pipe
+	order []snapshot.PipeID
+}
+
+type pipe struct {
+	snapshot.Pipe
+	reader *collect.File // any of its ends that can be read, else any
+}
+
+func (c *collector) claim(f *collect.File, fifo bool) error {
+	fd, err := f.Take()
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFIFO {
+		return nil
+	}
+	// Numbers of images have 32 bits, as those of inodes of pipes; a fifo's inode may have more.
+	id, ok := c.ids[st.Ino]
+	if !ok {
+		id = snapshot.PipeID(len(c.ids) + 1)
+		c.ids[st.Ino] = id
+		size, err := unix.FcntlInt(uintptr(fd), unix.F_GETPIPE_SZ, 0)
+		if err != nil {
+			return fmt.Errorf("fcntl(F_GETPIPE_SZ): %w", err)
+		}
+		c.ends[id] = &pipe{Pipe: snapshot.Pipe{ID: id, FIFO: fifo, Capacity: uint32(size)}, reader: f}
+		c.order = append(c.order, id)
+	}
+	if f.Flags&unix.O_ACCMODE == unix.O_RDONLY {
+		c.ends[id].reader = f
+	}
+	if f.Flags&unix.O_DIRECT != 0 {
+		c.tree.Report.Note("%s: the bounds of packets in it are not kept", f.Where())
+	}
+	if fifo {
+		f.Object = &snapshot.FIFOEnd{Pipe: id, Node: f.Node.ID}
+		return nil
+	}
+	f.Object = &snapshot.PipeEnd{Pipe: id}
+	return nil
+}
+
+// content copies what is in a pipe and takes nothing out. tee(2) gives references to the pipe's pages, and does not move bytes.
+func content(f *collect.File) ([]byte, error) {
+	fd, err := readable(f)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	size, err := unix.FcntlInt(uintptr(fd), unix.F_GETPIPE_SZ, 0)
+	if err != nil {
+		return nil, fmt.Errorf("fcntl(F_GETPIPE_SZ): %w", err)
+	}
+	var ours [2]int
+	if err := unix.Pipe2(ours[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+		return nil, fmt.Errorf("pipe2: %w", err)
+	}
+	defer unix.Close(ours[0])
+	defer unix.Close(ours[1])
+	if _, err := unix.FcntlInt(uintptr(ours[1]), unix.F_SETPIPE_SZ, size); err != nil {
+		return nil, fmt.Errorf("fcntl(F_SETPIPE_SZ, %d): %w", size, err)
+	}
+	n, err := unix.Tee(fd, ours[1], size, unix.SPLICE_F_NONBLOCK)
+	if errors.Is(err, unix.EAGAIN) || err == nil && n == 0 {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("tee: %w", err)
+	}
+	data := make([]byte, n)
+	for got := 0; got < len(data); {
+		m, err := unix.Read(ours[0], data[got:])
+		if err != nil {
+			return nil, fmt.Errorf("read what tee gave: %w", err)
+		}
+		got += m
+	}
+	return data, nil
+}
+
+// readable opens the pipe of which f is an end for reading. An end of ours, without a reader's rights to be told of the end of
+// the data, is no new reader to those who write: they stand still.
+func readable(f *collect.File) (int, error) {
+	if f.Flags&unix.O_ACCMODE != unix.O_WRONLY {
+		return f.Take()
+	}
+	fd, err := unix.Open(f.Path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("open %s: %w", f.Path, err)
+	}
+	return fd, nil
+}

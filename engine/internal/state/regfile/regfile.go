@@ -1,0 +1,114 @@
+// Package regfile is the state "files with a name": regular files, directories, devices, the node of a fifo; opened, mapped,
+// executed, or somebody's working directory. In images they are entries of type REG in files.img.
+//
+//   - Collect: fdinfo, the link, and stat of the file through the link. A file whose name is gone or now names
+//     another file is refused until ghosts come. Size and mode are kept to be checked.
+//   - Apply (to come): opened by the engine, once for each entry, under the root that it was given, never with O_CREAT or O_TRUNC,
+//     never by a path that leaves it; mode, size and build-id checked as --file-validation says; then the offset. A device is
+//     only opened if the mode in the image says so.
+package regfile
+
+import (
+	"encoding/binary"
+	"math"
+	"path"
+
+	"stasis.example/engine/internal/images"
+	"stasis.example/engine/internal/snapshot"
+	"stasis.example/image/entry"
+)
+
+// noPos is the offset of files that have none.
+const noPos = math.MaxUint64
+
+// maxName is the kernel's PATH_MAX. A path that /proc shows can be no longer.
+const maxName = 4096
+
+// Encode writes the files.
+func Encode(from *snapshot.Tree, to *images.Set, r *images.Report) {
+	for e, f := range to.FilesOf(from, entry.FDTypeReg) {
+		o := f.Object.(*snapshot.Regular)
+		e.Reg = &entry.RegFile{
+			ID: e.ID, Flags: f.Flags, Pos: o.Pos, Fown: images.Fown(f), Name: o.Path.Name, Mode: o.Mode, Size: o.Size, BuildID: buildID(o.BuildID),
+		}
+		if o.Path.Mount != -1 {
+			e.Reg.MntID = &o.Path.Mount
+		}
+		if o.External {
+			e.Reg.Ext = new(true)
+		}
+		if c := o.Checksum; c != nil {
+			e.Reg.Checksum, e.Reg.ChecksumConfig, e.Reg.ChecksumParameter = &c.Sum, c.Config, c.Parameter
+		}
+	}
+}
+
+// buildID returns the id in words as CRIU reads them from the file: of the machine's byte order, which is little here.
+func buildID(b []byte) []uint32 {
+	if b == nil {
+		return nil
+	}
+	words := make([]uint32, 0, (len(b)+3)/4)
+	for ; len(b) > 0; b = b[min(len(b), 4):] {
+		var w [4]byte
+		copy(w[:], b)
+		words = append(words, binary.LittleEndian.Uint32(w[:]))
+	}
+	return words
+}
+
+// Decode reads the files.
+func Decode(from *images.Set, to *snapshot.Tree, r *images.Report) {
+	for e, f := range from.FilesOf(to, entry.FDTypeReg) {
+		reg := e.Reg
+		if !images.Filled(e, reg, func(m *entry.RegFile) uint32 { return m.ID }, r) {
+			continue
+		}
+		where := images.FileName(e.ID)
+		r.Unknown(where, reg, reg.Unknown)
+		images.DecodeFile(e, f, reg.Flags, &reg.Fown, r)
+		o := &snapshot.Regular{
+			Path: snapshot.Path{Mount: -1, Name: reg.Name}, Pos: reg.Pos, External: reg.GetExt(), Mode: reg.Mode, Size: reg.Size,
+		}
+		f.Object = o
+		if reg.MntID != nil {
+			o.Path.Mount = *reg.MntID
+		}
+		if reg.Pos > math.MaxInt64 && reg.Pos != noPos {
+			r.Damaged(where, "its offset is %d", reg.Pos)
+		}
+		if reg.Size != nil && *reg.Size > math.MaxInt64 {
+			r.Damaged(where, "its size is %d", *reg.Size)
+		}
+		if len(reg.BuildID) > 0 {
+			o.BuildID = make([]byte, 0, 4*len(reg.BuildID))
+			for _, w := range reg.BuildID {
+				o.BuildID = binary.LittleEndian.AppendUint32(o.BuildID, w)
+			}
+		}
+		if reg.Checksum != nil {
+			o.Checksum = &snapshot.Checksum{Sum: *reg.Checksum, Config: reg.ChecksumConfig, Parameter: reg.ChecksumParameter}
+		}
+		decodeName(where, o, r)
+	}
+}
+
+func decodeName(where string, o *snapshot.Regular, r *images.Report) {
+	name := o.Path.Name
+	for i := range len(name) {
+		if name[i] == 0 {
+			r.Damaged(where, "the name %q has a zero byte in it", name)
+			return
+		}
+	}
+	switch {
+	case len(name) >= maxName:
+		r.Damaged(where, "a name of %d bytes", len(name))
+	case o.External: // a key, not a name
+	case len(name) == 0 || name[0] != '/':
+		r.Damaged(where, "the name %q is not absolute", name)
+	case path.Clean(name) != name:
+		// The kernel never shows such a name; a program that makes one wants to lead somewhere else.
+		r.Damaged(where, "the name %q is not one that the kernel gives", name)
+	}
+}

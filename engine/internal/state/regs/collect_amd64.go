@@ -1,0 +1,79 @@
+package regs
+
+import (
+	"encoding/binary"
+
+	"golang.org/x/sys/unix"
+
+	"stasis.example/engine/internal/collect"
+	"stasis.example/engine/internal/snapshot"
+	"stasis.example/internal/linux"
+)
+
+// Results of interrupted system calls that only the kernel sees (include/linux/errno.h).
+const (
+	restartSys   = -512
+	restartNoInt = -513
+	restartNoHnd = -514
+	restartBlock = -516
+)
+
+const syscallLength = 2 // of the instruction
+
+// registers reads the registers of a stopped thread.
+func registers(th *collect.Thread) (snapshot.Registers, error) {
+	r := th.Remote.Regs
+	if int64(r.Orig_rax) >= 0 {
+		switch int64(r.Rax) {
+		case restartSys, restartNoInt, restartNoHnd:
+			r.Rax = r.Orig_rax
+			r.Rip -= syscallLength
+		case restartBlock:
+			// The kernel's note of how to go on with the call is lost with the thread.
+			r.Rax = ^uint64(unix.EINTR) + 1
+		}
+	}
+	regs := &snapshot.AMD64Registers{
+		R15: r.R15, R14: r.R14, R13: r.R13, R12: r.R12, BP: r.Rbp, BX: r.Rbx, R11: r.R11, R10: r.R10, R9: r.R9, R8: r.R8, AX: r.Rax,
+		CX: r.Rcx, DX: r.Rdx, SI: r.Rsi, DI: r.Rdi, OrigAX: r.Orig_rax, IP: r.Rip, CS: r.Cs, Flags: r.Eflags, SP: r.Rsp, SS: r.Ss,
+		FSBase: r.Fs_base, GSBase: r.Gs_base, DS: r.Ds, ES: r.Es, FS: r.Fs, GS: r.Gs,
+	}
+	buf, err := th.Remote.XState()
+	if err != nil {
+		return nil, err
+	}
+	layout := Layout(buf)
+	if regs.FPU, err = layout.Parse(buf); err != nil {
+		return nil, err
+	}
+	// 64-bit programs have no use for the three slots of the GDT; empty ones are what CRIU writes.
+	const firstTLS = 12
+	for i := range uint32(3) {
+		regs.TLS = append(regs.TLS, snapshot.TLSDescriptor{Entry: firstTLS + i, ReadExecOnly: true, NotPresent: true})
+	}
+	return regs, nil
+}
+
+// Layout returns how this processor lays out the extended state, of which buf is an example: the kernel writes there which
+// components it has enabled.
+func Layout(buf []byte) *snapshot.XLayout {
+	const (
+		leaf     = 0xd
+		features = 464 // where the kernel puts the mask, in the legacy area that the processor leaves alone
+	)
+	l := &snapshot.XLayout{Size: len(buf)}
+	if len(buf) < 576 {
+		l.Legacy = true
+		return l
+	}
+	l.SupportedBV = binary.LittleEndian.Uint64(buf[features:])
+	l.MXCSRMask = binary.LittleEndian.Uint32(buf[28:])
+	for n := uint32(2); n < 64; n++ {
+		if l.SupportedBV>>n&1 == 0 {
+			continue
+		}
+		size, offset, _, _ := linux.CPUID(leaf, n)
+		l.Len[n], l.Offset[n] = size, offset
+	}
+	return l
+}

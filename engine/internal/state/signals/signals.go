@@ -1,0 +1,147 @@
+// Package signals is the state "signals": dispositions, masks, and those that wait, for the process or for a thread. In images
+// it is in core-TID.img.
+//
+//   - Collect: rt_sigaction for all signals in one batch; the mask with PTRACE_GETSIGMASK before anything is run in
+//     the thread; queues with PTRACE_PEEKSIGINFO. A signal that arrives while the thread is being stopped is put back first.
+//   - Apply (to come): dispositions after everything that raises signals by itself (children that die), and after SIGCHLD has
+//     been set to SIG_DFL for a moment, which flushes what they raised; queues with rt_sigqueueinfo and rt_tgsigqueueinfo from the
+//     task itself, in the order of the list; the mask is part of what is set last, with the registers.
+package signals
+
+import (
+	"stasis.example/engine/internal/images"
+	"stasis.example/engine/internal/snapshot"
+	"stasis.example/image/entry"
+)
+
+// Two signals whose disposition cannot be changed; images leave them out.
+const (
+	sigkill = 9
+	sigstop = 19
+)
+
+// inImage is how many dispositions an image has.
+const inImage = snapshot.NumSignals - 2
+
+// maxQueued bounds a queue; the kernel's is RLIMIT_SIGPENDING.
+const maxQueued = 1 << 20
+
+// Encode writes dispositions, masks and queues.
+func Encode(from *snapshot.Tree, to *images.Set, r *images.Report) {
+	handlers := make(map[snapshot.ObjectID]*snapshot.Handlers)
+	for _, h := range from.Handlers {
+		handlers[h.ID] = h
+	}
+	for p, t := range to.Alive(from) {
+		tc := p.TC()
+		tc.SignalsS = encodeQueue(t.Pending)
+		h := handlers[t.Handlers]
+		if h == nil {
+			r.Unsupported(p.Core(), "handlers %d are not in the snapshot", t.Handlers)
+			continue
+		}
+		tc.Sigactions = make([]entry.SA, 0, inImage)
+		for i, a := range h.Actions {
+			if i+1 == sigkill || i+1 == sigstop {
+				continue
+			}
+			tc.Sigactions = append(tc.Sigactions, entry.SA{
+				Sigaction: a.Handler, Flags: a.Flags, Restorer: a.Restorer, Mask: uint64(a.Mask), CompatSigaction: &a.Compat,
+			})
+		}
+	}
+	for t := range to.Threads(from) {
+		if t.Leader {
+			t.Core.TC.BlkSigset = uint64(t.Mask)
+		} else {
+			t.Core.ThreadCore.BlkSigset = new(uint64(t.Mask))
+		}
+		t.Core.ThreadCore.SignalsP = encodeQueue(t.Thread.Pending)
+	}
+}
+
+func encodeQueue(q []snapshot.Siginfo) *entry.SignalQueue {
+	e := &entry.SignalQueue{}
+	for _, s := range q {
+		e.Signals = append(e.Signals, entry.Siginfo{Siginfo: append([]byte{}, s[:]...)})
+	}
+	return e
+}
+
+// Decode reads dispositions, masks and queues.
+func Decode(from *images.Set, to *snapshot.Tree, r *images.Report) {
+	handlers := make(map[snapshot.ObjectID]*snapshot.Handlers)
+	for p, t := range from.Alive(to) {
+		tc := p.TC()
+		t.Pending = decodeQueue(p.Core(), tc.SignalsS, r)
+		h := decodeActions(p, t, r)
+		if h == nil {
+			continue
+		}
+		if other := handlers[t.Handlers]; other == nil {
+			handlers[t.Handlers] = h
+			to.Handlers = append(to.Handlers, h)
+		} else if *other != *h {
+			r.Damaged(p.Core(), "its signal handlers are said to be shared, and differ")
+		}
+	}
+	for t := range from.Threads(to) {
+		e := t.Core.ThreadCore
+		switch {
+		case e.BlkSigset != nil:
+			t.Mask = snapshot.SigSet(*e.BlkSigset)
+		case t.Core.TC != nil:
+			t.Mask = snapshot.SigSet(t.Core.TC.BlkSigset)
+		default:
+			r.Damaged(t.Image, "the signal mask is missing")
+		}
+		t.Thread.Pending = decodeQueue(t.Image, e.SignalsP, r)
+	}
+}
+
+func decodeActions(p *images.Process, t *snapshot.Task, r *images.Report) *snapshot.Handlers {
+	actions := p.TC().Sigactions
+	if len(actions) != inImage {
+		r.Unsupported(p.Core(), "%d signal dispositions, want %d; CRIU before 2.10 had them elsewhere", len(actions), inImage)
+		return nil
+	}
+	h := &snapshot.Handlers{ID: t.Handlers}
+	for sig := 1; sig <= snapshot.NumSignals; sig++ {
+		if sig == sigkill || sig == sigstop {
+			continue
+		}
+		a := &actions[0]
+		actions = actions[1:]
+		r.Unknown(p.Core(), a, a.Unknown)
+		if a.GetCompatSigaction() {
+			r.Unsupported(p.Core(), "the handler of signal %d is of 32-bit code", sig)
+		}
+		h.Actions[sig-1] = snapshot.Action{
+			Handler: a.Sigaction, Flags: a.Flags, Restorer: a.Restorer, Mask: snapshot.SigSet(a.Mask), Compat: a.GetCompatSigaction(),
+		}
+	}
+	return h
+}
+
+func decodeQueue(where string, e *entry.SignalQueue, r *images.Report) []snapshot.Siginfo {
+	if e == nil || len(e.Signals) == 0 {
+		return nil
+	}
+	r.Unknown(where, e, e.Unknown)
+	if len(e.Signals) > maxQueued {
+		r.Damaged(where, "%d signals are queued, at most %d are taken", len(e.Signals), maxQueued)
+		return nil
+	}
+	q := make([]snapshot.Siginfo, len(e.Signals))
+	for i, s := range e.Signals {
+		if len(s.Siginfo) != snapshot.SiginfoSize {
+			r.Damaged(where, "queued signal %d has %d bytes, want %d", i, len(s.Siginfo), snapshot.SiginfoSize)
+			continue
+		}
+		copy(q[i][:], s.Siginfo)
+		if sig := q[i].Signal(); sig < 1 || sig > snapshot.NumSignals {
+			r.Damaged(where, "queued signal %d has the number %d", i, sig)
+		}
+	}
+	return q
+}

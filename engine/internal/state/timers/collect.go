@@ -1,0 +1,99 @@
+//go:build amd64
+
+package timers
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"stasis.example/engine/internal/collect"
+	"stasis.example/engine/internal/snapshot"
+	"stasis.example/internal/proc"
+)
+
+const timerSize = 32 // of a struct itimerval and of a struct itimerspec: interval, then value
+
+// Collect asks for the timers.
+func Collect(t *collect.Tree) error {
+	for p := range t.Alive() {
+		interval(p)
+		all, err := p.Dir.Timers()
+		if err != nil {
+			return err
+		}
+		p.Task.Timers = make([]snapshot.Timer, len(all))
+		for i := range all {
+			posix(p, &p.Task.Timers[i], all[i].ID)
+			if p.Task.Timers[i], err = timer(&all[i]); err != nil {
+				return fmt.Errorf("%s: %w", p.Where(), err)
+			}
+		}
+	}
+	return nil
+}
+
+func interval(p *collect.Process) {
+	for i := range p.Task.IntervalTimer {
+		room := p.Inside.Room(timerSize)
+		call := p.Inside.Call(unix.SYS_GETITIMER, collect.Num(uint64(i)), room)
+		p.Inside.Then(func(r *collect.Results) error {
+			if _, err := r.Value(call); err != nil {
+				return fmt.Errorf("getitimer: %w", err)
+			}
+			to := &p.Task.IntervalTimer[i]
+			to.Interval, to.Value = times(r.Data(room, timerSize), 1000)
+			return nil
+		})
+	}
+}
+
+// times reads interval and value. A timer that is at zero and has an interval has gone off while the process stood still, and
+// goes off next when the interval is over.
+func times(b []byte, scale int64) (interval, value snapshot.Timespec) {
+	word := func(at int) int64 { return int64(collect.Word(b[at:])) }
+	interval = snapshot.Timespec{Sec: word(0), Nsec: word(8) * scale}
+	value = snapshot.Timespec{Sec: word(16), Nsec: word(24) * scale}
+	if value.IsZero() {
+		value = interval
+	}
+	return interval, value
+}
+
+// timer returns what /proc tells of a timer.
+func timer(from *proc.Timer) (snapshot.Timer, error) {
+	to := snapshot.Timer{ID: uint32(from.ID), Clock: int32(from.ClockID), Signal: uint32(from.Signal), Value: from.Value}
+	switch from.Notify {
+	case "signal":
+		to.Notify = sigevSignal
+	case "none":
+		to.Notify = sigevNone
+	case "thread":
+		to.Notify = sigevThread
+	default:
+		return to, fmt.Errorf("timer %d notifies by %q, which is not known", from.ID, from.Notify)
+	}
+	if from.Thread {
+		to.Notify |= sigevThreadID
+		to.Thread = from.PID
+	}
+	return to, nil
+}
+
+func posix(p *collect.Process, to *snapshot.Timer, id int) {
+	room := p.Inside.Room(timerSize)
+	get := p.Inside.Call(unix.SYS_TIMER_GETTIME, collect.Num(uint64(id)), room)
+	overrun := p.Inside.Call(unix.SYS_TIMER_GETOVERRUN, collect.Num(uint64(id)))
+	p.Inside.Then(func(r *collect.Results) error {
+		if _, err := r.Value(get); err != nil {
+			return fmt.Errorf("timer_gettime of timer %d: %w", id, err)
+		}
+		n, err := r.Value(overrun)
+		if err != nil {
+			return fmt.Errorf("timer_getoverrun of timer %d: %w", id, err)
+		}
+		to.Overrun = uint32(n)
+		to.Interval, to.Remaining = times(r.Data(room, timerSize), 1)
+		return nil
+	})
+}

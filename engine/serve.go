@@ -1,0 +1,234 @@
+//go:build amd64
+
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"stasis.example/criu/rpc"
+	"stasis.example/image"
+	"stasis.example/image/entry"
+	"stasis.example/internal/linux"
+)
+
+// notifier tells of a stage, and returns an error if whoever was told refuses to go on.
+type notifier func(ctx context.Context, stage string) error
+
+// serve does what a request asks.
+func (e *Engine) serve(ctx context.Context, req *rpc.Req, notify notifier) (*rpc.Resp, error) {
+	switch req.Type {
+	case rpc.ReqVersion:
+		return &rpc.Resp{Type: req.Type, Success: true, Version: e.version()}, nil
+	case rpc.ReqCheck:
+		if err := e.check(); err != nil {
+			return nil, err
+		}
+		return &rpc.Resp{Type: req.Type, Success: true}, nil
+	case rpc.ReqDump:
+		return e.dump(ctx, req.Opts, notify)
+	}
+	return nil, fmt.Errorf("the built-in engine cannot do %v yet: %w", req.Type, errors.ErrUnsupported)
+}
+
+// version is that of the CRIU whose images and answers the engine's are like.
+func (e *Engine) version() *rpc.Version {
+	return &rpc.Version{MajorNumber: 4, MinorNumber: 2, Sublevel: new(int32(1)), Name: new("stasis, built-in engine")}
+}
+
+// check finds out whether the kernel has what the engine needs, and lets it.
+func (e *Engine) check() error {
+	var errs []error
+	for _, probe := range []struct {
+		what string
+		ask  func() (linux.Answer, error)
+	}{
+		{"pidfd_getfd (Linux 5.6)", e.kernel.HasPidfdGetfd},
+	} {
+		answer, err := probe.ask()
+		if err != nil {
+			errs = append(errs, err)
+		} else if answer == linux.No {
+			errs = append(errs, fmt.Errorf("the kernel lacks %s: %w", probe.what, errors.ErrUnsupported))
+		}
+	}
+	for _, file := range []string{"/proc/self/pagemap", "/proc/thread-self/children", "/proc/self/map_files"} {
+		if _, err := os.Stat(file); err != nil {
+			errs = append(errs, fmt.Errorf("the kernel does not show %s, or not to us: %w", file, err))
+		}
+	}
+	if unix.Geteuid() != 0 {
+		errs = append(errs, fmt.Errorf("the built-in engine needs root: %w", unix.EPERM))
+	}
+	return errors.Join(errs...)
+}
+
+// dump answers a request to dump.
+func (e *Engine) dump(ctx context.Context, opts *rpc.Opts, notify notifier) (*rpc.Resp, error) {
+	if opts == nil {
+		return nil, fmt.Errorf("a dump without options: %w", unix.EBADRQC)
+	}
+	if err := refuseOptions(opts); err != nil {
+		return nil, err
+	}
+	if opts.PID == nil || *opts.PID <= 0 {
+		return nil, fmt.Errorf("a process cannot dump itself in process: %w", unix.EBADRQC)
+	}
+	dirs, err := openDirs(opts)
+	if err != nil {
+		return nil, err
+	}
+	defer dirs.close()
+	if seconds := value(opts.Timeout); seconds > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(seconds)*time.Second)
+		defer cancel()
+	}
+	d := &dump{pid: int(*opts.PID), dir: dirs.images, log: dirs.log, kernel: e.kernel, oldPages: e.oldPages, shellJob: value(opts.ShellJob)}
+	switch {
+	case value(opts.LeaveStopped):
+		d.fate = leftStopped
+	case value(opts.LeaveRunning):
+		d.fate = leftRunning
+	}
+	if value(opts.NotifyScripts) {
+		d.notify = func(stage string) error { return notify(ctx, stage) }
+	}
+	err = d.run(ctx)
+	if err == nil {
+		err = writeStats(dirs.work, &d.stats)
+	}
+	if err != nil {
+		dirs.log.add(logError, "dump", "%v", err)
+		return &rpc.Resp{Type: rpc.ReqDump, CrErrmsg: &dirs.log.first}, err
+	}
+	dirs.log.info("Dumping finished successfully")
+	return &rpc.Resp{Type: rpc.ReqDump, Success: true, Dump: &rpc.DumpResp{Restored: new(false)}}, nil
+}
+
+// value is that of an optional field, or zero.
+func value[T any](p *T) T {
+	if p == nil {
+		var zero T
+		return zero
+	}
+	return *p
+}
+
+// directories are where a request wants its files.
+type directories struct {
+	images  image.Dir
+	work    image.Dir
+	log     *logger
+	logFile *os.File
+}
+
+func openDirs(opts *rpc.Opts) (*directories, error) {
+	d := &directories{log: &logger{level: logWarn, start: time.Now()}}
+	if opts.LogLevel != nil {
+		d.log.level = int(*opts.LogLevel)
+	}
+	var err error
+	// The directory by its path, where no descriptor was given, is for callers that could not give one.
+	if path := value(opts.ImagesDir); path != "" && opts.ImagesDirFD < 0 {
+		d.images, err = image.OpenDir(path)
+	} else {
+		d.images, err = openDirFD(int(opts.ImagesDirFD))
+	}
+	if err != nil {
+		return nil, err
+	}
+	d.work = d.images
+	if opts.WorkDirFD != nil && *opts.WorkDirFD >= 0 {
+		if d.work, err = openDirFD(int(*opts.WorkDirFD)); err != nil {
+			d.work = d.images
+			d.close()
+			return nil, err
+		}
+	}
+	if err := d.openLog(opts); err != nil {
+		d.close()
+		return nil, err
+	}
+	return d, nil
+}
+
+func openDirFD(fd int) (image.Dir, error) {
+	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("directory on descriptor %d: %w", fd, err)
+	}
+	f := os.NewFile(uintptr(dup), fmt.Sprintf("descriptor %d", fd))
+	defer f.Close()
+	return image.OpenDirFile(f)
+}
+
+// openLog opens the log: in the work directory, "criu.log" unless it was named, or standard error.
+func (d *directories) openLog(opts *rpc.Opts) error {
+	name := value(opts.LogFile)
+	switch {
+	case name == "" && value(opts.LogToStderr):
+		d.log.to = os.Stderr
+		return nil
+	case name == "":
+		name = "criu.log"
+	case strings.Contains(name, "/"):
+		return fmt.Errorf("the log file %q has a slash in its name: %w", name, unix.EBADRQC)
+	}
+	f, err := d.work.Create(name)
+	if err != nil {
+		return fmt.Errorf("log file: %w", err)
+	}
+	d.log.to = f
+	if file, ok := f.(*os.File); ok {
+		d.logFile = file
+	}
+	return nil
+}
+
+func (d *directories) close() {
+	if d.logFile != nil {
+		_ = d.logFile.Close()
+	}
+	if d.work != d.images {
+		_ = d.work.Close()
+	}
+	_ = d.images.Close()
+}
+
+func writeStats(dir image.Dir, stats *entry.DumpStats) error {
+	return image.WriteAll(dir, image.StatsDump, 0, &entry.Stats{Dump: stats})
+}
+
+// refuseOptions reports the options that the engine does not know how to honour, all in one error. Options that only allow
+// more than usual are taken: what they are about is refused where there is any.
+func refuseOptions(o *rpc.Opts) error {
+	var names []string
+	for _, opt := range []struct {
+		name string
+		set  bool
+	}{
+		{"page server", o.PS != nil}, {"root", o.Root != nil}, {"parent images", o.ParentImg != nil}, {"track_mem", value(o.TrackMem)},
+		{"auto_dedup", value(o.AutoDedup)}, {"cpu_cap", o.CPUCap != nil}, {"veths", len(o.Veths) > 0}, {"exec_cmd", len(o.ExecCmd) > 0},
+		{"ext_mnt", len(o.ExtMnt) > 0}, {"cg_root", len(o.CgRoot) > 0}, {"rst_sibling", value(o.RstSibling)}, {"inherit_fd", len(o.InheritFD) > 0},
+		{"skip_mnt", len(o.SkipMnt) > 0}, {"enable_fs", len(o.EnableFS) > 0}, {"external", len(o.External) > 0}, {"empty_ns", value(o.EmptyNS) != 0},
+		{"join_ns", len(o.JoinNS) > 0}, {"freeze_cgroup", o.FreezeCgroup != nil}, {"lazy_pages", value(o.LazyPages)}, {"status_fd", o.StatusFD != nil},
+		{"config_file", o.ConfigFile != nil}, {"lsm_profile", o.LSMProfile != nil}, {"tls", value(o.TLS)}, {"pidfd_store_sk", o.PidfdStoreSk != nil},
+		{"lsm_mount_context", o.LSMMountContext != nil}, {"unprivileged", value(o.Unprivileged)}, {"compress", value(o.Compress) != 0},
+		{"stream", value(o.Stream)}, {"plugin_options", len(o.PluginOptions) > 0}, {"cgroup_yard", o.CgroupYard != nil},
+	} {
+		if opt.set {
+			names = append(names, opt.name)
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	return fmt.Errorf("the built-in engine does not support %s yet: %w", strings.Join(names, ", "), errors.Join(errors.ErrUnsupported, unix.EBADRQC))
+}

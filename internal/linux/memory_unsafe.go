@@ -1,0 +1,122 @@
+package linux
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// ReadMemory reads memory of a task by process_vm_readv: all of buf, or it fails.
+func (k *Kernel) ReadMemory(tid int, addr uint64, buf []byte) error {
+	return k.copyMemory("process_vm_readv", unix.SYS_PROCESS_VM_READV, tid, addr, buf)
+}
+
+// WriteMemory writes memory of a task by process_vm_writev, as far as the task itself may write there.
+func (k *Kernel) WriteMemory(tid int, addr uint64, buf []byte) error {
+	return k.copyMemory("process_vm_writev", unix.SYS_PROCESS_VM_WRITEV, tid, addr, buf)
+}
+
+func (k *Kernel) copyMemory(name string, nr uintptr, tid int, addr uint64, buf []byte) error {
+	for len(buf) > 0 {
+		if err := k.step(name); err != nil {
+			return err
+		}
+		local := unix.Iovec{Base: &buf[0]}
+		local.SetLen(len(buf))
+		remote := unix.RemoteIovec{Base: uintptr(addr), Len: len(buf)}
+		n, _, errno := syscall.RawSyscall6(nr, uintptr(tid), uintptr(unsafe.Pointer(&local)), 1, uintptr(unsafe.Pointer(&remote)), 1, 0)
+		if errno != 0 {
+			return fmt.Errorf("%d bytes at %#x: %w", len(buf), addr, fail(name, tid, errno))
+		}
+		buf, addr = buf[n:], addr+uint64(n)
+	}
+	return nil
+}
+
+// ForceMemory writes memory of a tracee whatever the protection of its private mappings: by /proc/PID/mem, and where
+// that is forbidden (proc_mem.force_override=never, Linux 6.12) by ptrace.
+func (k *Kernel) ForceMemory(tid int, addr uint64, data []byte) error {
+	err := k.writeProcMem(tid, addr, data)
+	if errors.Is(err, unix.EIO) || errors.Is(err, unix.EFAULT) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
+		return k.Poke(tid, addr, data)
+	}
+	return err
+}
+
+func (k *Kernel) writeProcMem(tid int, addr uint64, data []byte) error {
+	if err := k.step("pwrite /proc/PID/mem"); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(fmt.Sprintf("/proc/%d/mem", tid), os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = io.NewOffsetWriter(f, int64(addr)).Write(data)
+	return err
+}
+
+// Categories of pages for PAGEMAP_SCAN, from include/uapi/linux/fs.h.
+const (
+	PageWPAllowed uint64 = 1 << iota
+	PageWritten
+	PageFile
+	PagePresent
+	PageSwapped
+	PageZero // maps the zero page
+	PageHuge
+	PageSoftDirty
+	PageGuard
+)
+
+// PagemapScan is struct pm_scan_arg without its result vector.
+type PagemapScan struct {
+	Flags        uint64
+	Start, End   uint64 // addresses, page aligned
+	WalkEnd      uint64 // out: where the walk ended
+	Max          uint64 // at most so many matching pages, 0 for no limit
+	Inverted     uint64
+	CategoryMask uint64 // all of these must be set
+	AnyOf        uint64 // and, if not 0, any of these
+	ReturnMask   uint64 // categories to report
+	Regions      []PageRegion
+}
+
+// PageRegion is a run of pages of the same categories.
+type PageRegion struct {
+	Start, End, Categories uint64
+}
+
+// pagemapScanArg is struct pm_scan_arg. The vector is a pointer here, not a number, so that it stays valid when the
+// goroutine's stack moves.
+type pagemapScanArg struct {
+	size, flags, start, end, walkEnd uint64
+	vec                              *PageRegion
+	vecLen, max, inverted            uint64
+	mask, anyOf, ret                 uint64
+}
+
+// PagemapScan runs one PAGEMAP_SCAN (Linux 6.7) on a descriptor of /proc/PID/pagemap. It fills scan.Regions, as far as
+// they reach, and scan.WalkEnd, and returns how many regions it filled.
+func (k *Kernel) PagemapScan(fd int, scan *PagemapScan) (int, error) {
+	const name = "ioctl(PAGEMAP_SCAN)"
+	if err := k.step(name); err != nil {
+		return 0, err
+	}
+	arg := pagemapScanArg{
+		size: uint64(unsafe.Sizeof(pagemapScanArg{})), flags: scan.Flags, start: scan.Start, end: scan.End, max: scan.Max,
+		inverted: scan.Inverted, mask: scan.CategoryMask, anyOf: scan.AnyOf, ret: scan.ReturnMask, vecLen: uint64(len(scan.Regions)),
+	}
+	if len(scan.Regions) > 0 {
+		arg.vec = &scan.Regions[0]
+	}
+	const request = 3<<30 | uint(unsafe.Sizeof(arg))<<16 | 'f'<<8 | 16 // _IOWR('f', 16, struct pm_scan_arg)
+	n, _, errno := syscall.Syscall(unix.SYS_IOCTL, uintptr(fd), uintptr(request), uintptr(unsafe.Pointer(&arg)))
+	scan.WalkEnd = arg.walkEnd
+	return int(n), fail(name, 0, errno)
+}
