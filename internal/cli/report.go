@@ -175,6 +175,8 @@ func (r *run) hints(err error) []string {
 	case errors.Is(err, criu.ErrConnect) || errors.Is(err, criu.ErrTransport) && slices.Contains([]string{"send", "receive"}, e.Stage):
 		hint("Is %s CRIU, and does `%s check` work?", e.Resource, e.Resource)
 	case dumping && errors.Is(err, criu.ErrNoProcess) && e.Err != nil:
+	case dumping && errors.Is(err, criu.ErrNoProcess) && runs(e.PID):
+		hint("There is one here, with this pid: the peer may not trace it (ptrace(2)), or sees another pid namespace.")
 	case dumping && errors.Is(err, criu.ErrNoProcess):
 		hint("It has ended, or its pid is that of another pid namespace.")
 	case errors.Is(err, criu.ErrPIDInUse):

@@ -28,6 +28,9 @@ func TestExplain(t *testing.T) {
 			"  For the whole story: -v4 --log-file FILE."}},
 		{"a process that is there", &criu.Error{Op: "dump", PID: 1 << 29, Kind: criu.ErrFailed, Errno: unix.EPERM, LogFile: "/l", Err: errors.New("process 536870912 is traced by process 7"), Log: []string{"Unable to detach from 536870912: No such process", "Dumping FAILED."}}, []string{
 			"stasis: cannot dump process 536870912: process 536870912 is traced by process 7", "  criu: Unable to detach from 536870912: No such process", "  The log is /l."}},
+		{"a process that only we see", &criu.Error{Op: "dump", PID: os.Getpid(), Kind: criu.ErrFailed, Errno: unix.ESRCH, LogFile: "/l"}, []string{
+			fmt.Sprintf("stasis: cannot dump process %d: the peer finds no process %[1]d, or cannot stop it", os.Getpid()), "  The log is /l.",
+			"  There is one here, with this pid: the peer may not trace it (ptrace(2)), or sees another pid namespace."}},
 		{"a zombie", &criu.Error{Op: "dump", PID: 1 << 29, Kind: criu.ErrFailed, Errno: unix.ESRCH, LogFile: "/l", Err: errors.New("process 536870912 has ended"), Log: []string{"Unable to detach", "Dumping FAILED."}}, []string{
 			"stasis: cannot dump process 536870912: process 536870912 has ended", "  criu: Unable to detach", "  The log is /l."}},
 		{"a peer that dies at work", &criu.Error{Op: "dump", Stage: "query-ext-files", PID: 1 << 29, Resource: "/bin/criu", Kind: criu.ErrTransport, LogFile: "/l", Err: errors.New("/bin/criu: the peer ended without an answer")}, []string{
