@@ -6,6 +6,8 @@
 //	client := criu.New(engine.New())
 //	_, err := client.Dump(ctx, criu.DumpOptions{PID: pid, …})
 //
+// It dumps; what it cannot do yet, a restore above all, it refuses by name.
+//
 // It does not change what it cannot save: a tree that has anything of that kind is refused, all of it in one message, and
 // goes on running.
 //

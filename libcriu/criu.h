@@ -261,8 +261,8 @@ int criu_add_cg_root(const char *ctrl, const char *path);
 int criu_local_add_cg_root(criu_opts *opts, const char *ctrl, const char *path);
 
 /*
- * An open file of the caller's that stands in for a dumped one, such as "pipe[1234]". Only where CRIU is a service
- * binary, which inherits the descriptor; -1 otherwise.
+ * An open file of the caller's that stands in for a dumped one, such as "pipe:[1234]". Only where CRIU is a
+ * service binary, which inherits the descriptor; -1 otherwise.
  */
 int criu_add_inherit_fd(int fd, const char *key);
 int criu_local_add_inherit_fd(criu_opts *opts, int fd, const char *key);

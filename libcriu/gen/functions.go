@@ -37,7 +37,7 @@ func optionFunctions() map[string]function {
 			doc:    "The root cgroup of a controller; ctrl NULL: of all that have none of their own."},
 		{name: "add_inherit_fd", ret: "int",
 			params: []param{{"int %s", "fd"}, {"const char *%s", "key"}},
-			doc: "An open file of the caller's that stands in for a dumped one, such as \"pipe[1234]\". Only where CRIU is\n" +
+			doc: "An open file of the caller's that stands in for a dumped one, such as \"pipe:[1234]\". Only where CRIU is\n" +
 				"a service binary, which inherits the descriptor; -1 otherwise."},
 		{name: "add_unix_sk", ret: "int",
 			params: []param{{"unsigned int %s", "inode"}},
