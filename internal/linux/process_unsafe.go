@@ -58,3 +58,12 @@ func (k *Kernel) Pause(nanoseconds int64) {
 	ts := unix.NsecToTimespec(nanoseconds)
 	_, _, _ = syscall.Syscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&ts)), 0, 0)
 }
+
+// RobustList returns the head of a task's list of robust futexes, and the length that was registered with it.
+func (k *Kernel) RobustList(tid int) (head, length uint64, err error) {
+	if err := k.step("get_robust_list"); err != nil {
+		return 0, 0, err
+	}
+	_, _, errno := syscall.RawSyscall(unix.SYS_GET_ROBUST_LIST, uintptr(tid), uintptr(unsafe.Pointer(&head)), uintptr(unsafe.Pointer(&length)))
+	return head, length, fail("get_robust_list", tid, errno)
+}

@@ -240,15 +240,26 @@ func (p *Process) Restore() error { return p.release(func() error { return nil }
 // LetGo lets the threads of a process that Restore has put back go on.
 func (p *Process) LetGo() error { return wayOut(p.Threads[0].Tracer(), p.letGo) }
 
+// Kill kills the process, whatever its threads are doing.
+func (p *Process) Kill() error {
+	err := p.Signal(unix.SIGKILL)
+	p.closeSocket()
+	return err
+}
+
+func (p *Process) closeSocket() {
+	if p.sock >= 0 {
+		_ = unix.Close(p.sock)
+		p.sock = -1
+	}
+}
+
 func (p *Process) release(last func() error) error {
 	if len(p.Threads) == 0 {
 		return nil
 	}
 	err := wayOut(p.Threads[0].Tracer(), func() error { return errors.Join(p.leave(), last()) })
-	if p.sock >= 0 {
-		_ = unix.Close(p.sock)
-		p.sock = -1
-	}
+	p.closeSocket()
 	if err != nil {
 		return fmt.Errorf("release process %d: %w", p.PID, err)
 	}

@@ -263,3 +263,27 @@ func taskIDs(pid int) ([]int, error) {
 	}
 	return ids, nil
 }
+
+// IsOurs tells whether a mapping that begins at an address is a scratch area, this engine's or another's.
+func (p *Process) IsOurs(start uint64) bool {
+	if start == p.area.start && start != 0 {
+		return true
+	}
+	for _, m := range p.Leftovers {
+		if m.Start == start {
+			return true
+		}
+	}
+	return false
+}
+
+// BootPage is the address of the page that has the boot block, and may have that of a dead engine.
+func (p *Process) BootPage() uint64 { return p.bootAt &^ (pageSize - 1) }
+
+// Signal sends a signal to the process.
+func (p *Process) Signal(sig unix.Signal) error {
+	if err := unix.Kill(p.PID, sig); err != nil {
+		return fmt.Errorf("send %v to process %d: %w", sig, p.PID, err)
+	}
+	return nil
+}

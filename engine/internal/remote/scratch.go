@@ -165,7 +165,7 @@ func (p *Process) padding(m Mapping) bool {
 	if err := p.Read(m.End-pageSize, page[:]); err != nil {
 		return false // the last page of a mapping may lie past the end of its file
 	}
-	at := roundUp(uint64(len(bytes.TrimRight(withoutBlock(page[:]), "\x00")))+1, bootAlign)
+	at := roundUp(uint64(len(bytes.TrimRight(WithoutBlock(page[:]), "\x00")))+1, bootAlign)
 	if at+blkStateEnd > pageSize {
 		return false
 	}
@@ -176,8 +176,8 @@ func (p *Process) padding(m Mapping) bool {
 
 const bootAlign = 64
 
-// withoutBlock returns a page with a boot block of a dead engine taken out.
-func withoutBlock(page []byte) []byte {
+// WithoutBlock returns a page with a boot block of a dead engine taken out.
+func WithoutBlock(page []byte) []byte {
 	for at := 0; at+blkStateEnd <= len(page); at += bootAlign {
 		if isBlock(page[at:]) {
 			page = bytes.Clone(page)
