@@ -25,7 +25,7 @@ func (p *Process) Enter() error {
 
 func (p *Process) enter() error {
 	first := p.Threads[0]
-	area := layoutArea(len(p.Threads))
+	area := layoutArea(p.room())
 	hole, err := p.hole(area.length)
 	if err != nil {
 		return err
@@ -107,6 +107,11 @@ func (p *Process) openPark() error {
 		return err
 	}
 	other := binary.LittleEndian.Uint32(fds[4:])
+	if p.seed != nil {
+		if err := p.movePark(binary.LittleEndian.Uint32(fds[:])); err != nil {
+			return err
+		}
+	}
 	sock, err := p.kernel.TakeFile(p.PID, int(other))
 	if err != nil {
 		return err
@@ -126,6 +131,9 @@ func (p *Process) openPark() error {
 // markArea keeps the scratch area apart from its neighbours, out of core dumps and out of children, in case that it
 // stays behind.
 func (p *Process) markArea() error {
+	if p.seed != nil {
+		return nil // a copy is to have it
+	}
 	calls := []Call{
 		NewCall(unix.SYS_MADVISE, p.area.start, p.area.length, unix.MADV_DONTFORK),
 		NewCall(unix.SYS_MADVISE, p.area.start, p.area.length, unix.MADV_DONTDUMP),

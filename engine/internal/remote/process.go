@@ -36,6 +36,7 @@ type Process struct {
 	area      area
 	sock      int     // our end of the park socket, -1 when there is none
 	active    *Thread // the thread that reads the park socket, if one does
+	seed      *Seed   // what the process is to become, when it is made to be copied
 }
 
 // A Thread is a thread of a Process.

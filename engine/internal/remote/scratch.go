@@ -195,14 +195,21 @@ func isBlock(b []byte) bool {
 // hole finds a free range for a mapping of ours, apart from all others, and not where a stack may grow to.
 func (p *Process) hole(length uint64) (uint64, error) {
 	const margin = 1 << 20
-	maps := slices.Concat(p.Mappings, p.Leftovers)
+	maps := slices.Concat(p.Mappings, p.Leftovers, p.avoid())
 	slices.SortFunc(maps, func(a, b Mapping) int { return cmp.Compare(a.Start, b.Start) })
+	// Mappings of another process, which are to be avoided too, may overlap.
+	end := make([]uint64, len(maps))
+	for i, m := range maps {
+		if end[i] = m.End; i > 0 {
+			end[i] = max(m.End, end[i-1])
+		}
+	}
 	for i := len(maps) - 1; i > 0; i-- {
-		above, below := maps[i], maps[i-1]
+		above, below := maps[i], Mapping{End: end[i-1]}
 		if above.Path == "[stack]" || above.Path == "[vsyscall]" || above.Start > maxUser {
 			continue
 		}
-		if above.Start-below.End >= length+2*margin {
+		if above.Start > below.End && above.Start-below.End >= length+2*margin {
 			return (above.Start - margin - length) &^ (pageSize - 1), nil
 		}
 	}

@@ -144,8 +144,8 @@ type File struct {
 	Path  string
 	Flags uint32 // of open, without O_CLOEXEC
 	Pos   uint64
-	Mode  uint32 // st_mode
-	Size  uint64
+	Mode  uint32  // st_mode
+	Size  *uint64 // of a regular file, nil where it is not known
 	// Description is equal for descriptors that share an open file description, 0 for a file that has none.
 	Description int
 }

@@ -120,7 +120,7 @@ func named(link string) (f snapshot.File, err error) {
 	}
 	f.Path, f.Mode = path, st.Mode
 	if st.Mode&unix.S_IFMT == unix.S_IFREG {
-		f.Size = uint64(st.Size)
+		f.Size = new(uint64(st.Size))
 	}
 	return f, nil
 }
@@ -179,10 +179,7 @@ func (e *Encoder) ID(pid int, f *snapshot.File) uint32 {
 	}
 	e.next++
 	e.ids[k] = e.next
-	reg := &entry.RegFile{ID: e.next, Flags: f.Flags, Pos: f.Pos, Name: f.Path, Mode: &f.Mode}
-	if f.Mode&unix.S_IFMT == unix.S_IFREG {
-		reg.Size = &f.Size
-	}
+	reg := &entry.RegFile{ID: e.next, Flags: f.Flags, Pos: f.Pos, Name: f.Path, Mode: &f.Mode, Size: f.Size}
 	_ = e.w.Put(&entry.File{Type: entry.FDTypeReg, ID: e.next, Reg: reg}) // Close tells
 	return e.next
 }
