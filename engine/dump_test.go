@@ -18,8 +18,6 @@ import (
 	"stasis.example/internal/testkit"
 )
 
-func TestMain(m *testing.M) { testkit.Main(m) }
-
 func dumpTo(t *testing.T, dir string, o DumpOptions) error {
 	t.Helper()
 	d, err := image.OpenDir(dir)

@@ -109,6 +109,8 @@ func startStub() (int, error) {
 	}
 	pid, err := syscall.ForkExec(fmt.Sprintf("/proc/self/fd/%d", fd), []string{"stasis"}, &syscall.ProcAttr{
 		Env: []string{}, Files: []uintptr{},
+		// Until it is traced, it dies with the thread that starts it, which is the tracer.
+		Sys: &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL},
 	})
 	if err != nil {
 		return 0, fmt.Errorf("start the stub: %w", err)

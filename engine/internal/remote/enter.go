@@ -248,11 +248,33 @@ func (p *Process) Restore() error { return p.release(func() error { return nil }
 // LetGo lets the threads of a process that Restore has put back go on.
 func (p *Process) LetGo() error { return wayOut(p.Threads[0].Tracer(), p.letGo) }
 
-// Kill kills the process, whatever its threads are doing.
+// Kill kills the process, whatever its threads are doing, and waits for the ends of all threads but the first, which only
+// their tracer can: the first is its parent's to wait for.
 func (p *Process) Kill() error {
-	err := p.Signal(unix.SIGKILL)
-	p.closeSocket()
-	return err
+	defer p.closeSocket()
+	if err := p.Signal(unix.SIGKILL); err != nil {
+		return err
+	}
+	return wayOut(p.Threads[0].Tracer(), func() error {
+		var errs []error
+		for _, th := range p.Threads[1:] {
+			errs = append(errs, th.awaitEnd())
+		}
+		return errors.Join(errs...)
+	})
+}
+
+// awaitEnd waits until a thread that was killed is gone.
+func (th *Thread) awaitEnd() error {
+	for {
+		_, err := th.Wait()
+		if errors.Is(err, ptrace.ErrGone) || errors.Is(err, unix.ECHILD) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
 }
 
 func (p *Process) closeSocket() {

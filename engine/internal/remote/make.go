@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -81,16 +82,45 @@ func (p *Process) clone(flags uint64, tid int) (*ptrace.Thread, error) {
 	if err := p.Write(at, cloneArgs(at, flags, tid)); err != nil {
 		return nil, err
 	}
-	calls := []Call{NewCall(unix.SYS_CLONE3, at, cloneArgsSize)}
-	if err := p.Run(calls); err != nil {
-		return nil, err
-	}
-	if err := calls[0].Err(); err != nil {
-		return nil, fmt.Errorf("make task %d: %w", tid, err)
+	deadline := time.Now().Add(idPatience)
+	for {
+		calls := []Call{NewCall(unix.SYS_CLONE3, at, cloneArgsSize)}
+		if err := p.Run(calls); err != nil {
+			return nil, errors.Join(err, p.killIfMade(tid))
+		}
+		err := calls[0].Err()
+		if err == nil {
+			break
+		}
+		// The one who had the id may be dead and waited for, and the kernel not yet done with it (release_task).
+		if !errors.Is(err, unix.EEXIST) || idInUse(tid) || time.Now().After(deadline) {
+			return nil, fmt.Errorf("make task %d: %w", tid, err)
+		}
+		p.kernel.Pause(int64(time.Millisecond))
 	}
 	th := p.Threads[0].Tracer().Adopt(tid)
 	_, err := th.Settle()
 	return th, err
+}
+
+// idPatience is how long an id may stay taken after its task has gone.
+const idPatience = 2 * time.Second
+
+// idInUse reports whether a task with the id lives.
+func idInUse(tid int) bool {
+	state := taskState(tid, tid)
+	return state != 0 && state != 'Z' && state != 'X'
+}
+
+// killIfMade kills a task that may have been made though we were not told: one with the id, traced by us.
+func (p *Process) killIfMade(tid int) error {
+	t := p.Threads[0].Tracer()
+	if statusNumber(tid, tid, "TracerPid") != unix.Gettid() || statusNumber(tid, tid, "PPid") != unix.Getpid() {
+		return nil
+	}
+	made := &Process{PID: tid, kernel: p.kernel, sock: -1}
+	made.Threads = []*Thread{{Thread: t.Adopt(tid), p: made}}
+	return made.Destroy()
 }
 
 // Copy makes the copy, a child of ours, and ends the original. What comes with an error is to be killed.
@@ -106,20 +136,7 @@ func (p *Process) Copy(pid int) (*Process, error) {
 	if err == nil {
 		first.Regs, err = th.Regs()
 	}
-	return c, errors.Join(err, p.Kill(), p.awaitEnd())
-}
-
-// awaitEnd waits until a process that was killed, a child of ours, is gone.
-func (p *Process) awaitEnd() error {
-	for {
-		_, err := p.Threads[0].Wait()
-		if errors.Is(err, ptrace.ErrGone) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-	}
+	return c, errors.Join(err, p.Kill(), p.Threads[0].awaitEnd())
 }
 
 // Destroy kills a process that was made, and waits until it is gone.
@@ -127,7 +144,7 @@ func (p *Process) Destroy() error {
 	if err := p.Kill(); err != nil {
 		return err
 	}
-	return wayOut(p.Threads[0].Tracer(), p.awaitEnd)
+	return wayOut(p.Threads[0].Tracer(), p.Threads[0].awaitEnd)
 }
 
 // AddThread makes a thread with an id.
