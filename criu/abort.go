@@ -45,6 +45,61 @@ func (c *swrkConn) Abort() bool {
 	return true
 }
 
+// killOrphans kills what a peer that died has left: whatever holds the peer's end of the RPC socket, which all that it
+// makes inherits and a restored task closes late, and what has a pid of the tree and is younger than the peer; with all
+// below them. They are orphans by now and have another parent. A helper of a dump's may be stopped, and never end.
+func (c *swrkConn) killOrphans() {
+	var killed []int
+	defer func() {
+		awaitEnd(killed)
+		for _, fd := range killed {
+			unix.Waitid(unix.P_PIDFD, fd, nil, unix.WEXITED|unix.WNOHANG, nil) // where they have become our own
+			unix.Close(fd)
+		}
+	}()
+	seen := map[int]bool{os.Getpid(): true}
+	for range 100 {
+		found := false
+		for roots := c.orphans(); len(roots) > 0; roots = roots[1:] {
+			pid := roots[0]
+			roots = append(roots, children(pid)...)
+			if seen[pid] {
+				continue
+			}
+			seen[pid] = true
+			if fd, err := unix.PidfdOpen(pid, 0); err == nil {
+				unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+				killed = append(killed, fd)
+				found = true
+			}
+		}
+		if !found {
+			return
+		}
+	}
+}
+
+// orphans finds the roots of what killOrphans kills.
+func (c *swrkConn) orphans() (roots []int) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil
+	}
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || pid == os.Getpid() {
+			continue
+		}
+		if born, err := startTime(pid); err != nil || born < c.born {
+			continue
+		}
+		if pid == c.rootTask || slices.Contains(c.tree, pid) || c.holdsSocket(pid) {
+			roots = append(roots, pid)
+		}
+	}
+	return roots
+}
+
 // killTree kills every descendant of the peer, and the tree that it has made as its sibling. It returns pidfds of what
 // it killed. Because a tree may grow while it is walked, the walk is repeated until it finds nothing alive.
 func (c *swrkConn) killTree(peer int) (killed []int) {
@@ -75,6 +130,9 @@ func (c *swrkConn) killTree(peer int) (killed []int) {
 // siblings finds the roots of trees that the peer has made as children of this process (CLONE_PARENT): our children, not
 // older than the peer, that it traces, that still run its program or that hold its end of the RPC socket.
 func (c *swrkConn) siblings() (roots []int) {
+	if !c.restores {
+		return nil // what a dump traces is the caller's, and may have been started in the same clock tick
+	}
 	for _, pid := range children(os.Getpid()) {
 		if pid == c.pid {
 			continue

@@ -54,7 +54,8 @@ type conversation struct {
 	client *Client
 	conn   Conn
 	log    *logWatch
-	stage  string // the last notification
+	cgroup *freezer // that the peer freezes
+	stage  string   // the last notification
 	// over is set once the context has ended or a callback has refused: what is left of the operation then has to end
 	// before the context over.ctx does.
 	over *ending
@@ -125,6 +126,9 @@ func (v *conversation) ask(ctx context.Context, req *rpc.Req) (*Message, error) 
 			name = *v.enc.opts.LogFile
 		}
 		v.log = watchLog(v.enc.logDir, name)
+		if cgroup := v.enc.opts.FreezeCgroup; cgroup != nil {
+			v.cgroup = watchFreezer(*cgroup)
+		}
 	}
 	if req.Opts != nil && (v.notify != nil || ctx.Done() != nil) && takesNotifications(req.Type) && !v.call.SelfDump {
 		// A notification is the only place where a peer can be told to stop, so a context that can end wants them. Not so
@@ -200,11 +204,26 @@ func (v *conversation) send(ctx context.Context, req *rpc.Req) error {
 // kill is the end of all patience.
 func (v *conversation) kill() error {
 	fate := "its connection was closed, and it may go on by itself"
-	if v.conn.Abort() {
+	killed := v.conn.Abort()
+	if killed {
 		fate = "it was killed, and what it had begun to restore with it"
 	}
-	return &Error{Stage: v.stage, Kind: v.over.kind,
-		Err: fmt.Errorf("%w; the peer did not stop within %v: %s", v.over.cause, v.client.grace, fate)}
+	err := fmt.Errorf("%w; the peer did not stop within %v: %s", v.over.cause, v.client.grace, fate)
+	if killed {
+		err = also(err, v.cgroup.thaw())
+	}
+	return &Error{Stage: v.stage, Kind: v.over.kind, Err: err}
+}
+
+// also adds a second error to a first, on the same line; either may be nil.
+func also(first, second error) error {
+	switch {
+	case first == nil:
+		return second
+	case second == nil:
+		return first
+	}
+	return fmt.Errorf("%w; %w", first, second)
 }
 
 // end starts the grace period.
@@ -287,13 +306,17 @@ func (v *conversation) fail(err error) error {
 	if v.stage != "" {
 		e.Stage = v.stage
 	}
+	if errors.Is(e.Kind, ErrTransport) { // a peer that died froze what it froze
+		e.Err = also(e.Err, v.cgroup.thaw())
+	}
 	if v.over != nil && !errors.Is(e, v.over.cause) {
 		// The peer broke off instead of answering: the reason is still that it was told to.
-		e.Kind, e.Err = v.over.kind, errors.Join(v.over.cause, e.Err)
+		e.Kind, e.Err = v.over.kind, also(v.over.cause, e.Err)
 	}
 	if e.Stage != "options" && e.Stage != "connect" {
 		e.Log, e.LogFile = v.log.errors()
 		v.blameDirectory(e)
+		v.blameProcess(e)
 	}
 	return e
 }
@@ -308,7 +331,7 @@ func (v *conversation) blameDirectory(e *Error) {
 	var fs unix.Statfs_t
 	err := unix.Faccessat(dir, ".", unix.W_OK, unix.AT_EACCESS)
 	switch {
-	case unix.Fstatfs(dir, &fs) == nil && fs.Blocks > 0 && fs.Bavail == 0 && (e.Errno == 0 || e.Errno == unix.ENOSPC):
+	case unix.Fstatfs(dir, &fs) == nil && full(&fs) && (e.Errno == 0 || e.Errno == unix.ENOSPC || len(e.Log) == 0):
 		e.Errno = unix.ENOSPC
 		e.Err = errors.New("the file system of the images directory is full; make room or choose another directory")
 	case errors.Is(err, unix.EROFS), errors.Is(err, unix.EACCES) && len(e.Log) == 0:
@@ -318,6 +341,11 @@ func (v *conversation) blameDirectory(e *Error) {
 		return
 	}
 	e.Resource = v.enc.imgPath
+}
+
+// full reports whether a file system has no blocks or no inodes left; some do not count the one or the other.
+func full(fs *unix.Statfs_t) bool {
+	return fs.Blocks > 0 && fs.Bavail == 0 || fs.Files > 0 && fs.Ffree == 0
 }
 
 // Do sends a request as it is, with the descriptors files, and returns the response: for requests and fields that this

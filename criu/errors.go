@@ -22,7 +22,8 @@ var (
 	ErrOptions = errors.New("bad options")
 	// ErrRefused: a callback of the caller's refused to go on; its error is in the chain. It is an ErrFailed too.
 	ErrRefused = fmt.Errorf("%w: refused by the caller's callback", ErrFailed)
-	// ErrNoProcess: the process to be dumped does not exist (ESRCH).
+	// ErrNoProcess: the process to be dumped does not exist (ESRCH). CRIU says so of any process that it cannot stop,
+	// too; behind a [Swrk], a process that is there does not match this, and the error says what is in the way.
 	ErrNoProcess = errors.New("no such process")
 	// ErrPIDInUse: a pid that the restore needs is taken (EEXIST).
 	ErrPIDInUse = errors.New("pid in use")
@@ -42,14 +43,14 @@ type outcome struct {
 }
 
 // outcomes maps the kinds of failure to libcriu's return values (as its documentation lists them) and to exit codes.
-// The exit codes are 1 throughout, as criu's are, but for usage errors (2, as with getopt programs).
+// The exit codes are 1 throughout, as criu's are.
 var outcomes = []outcome{
 	{ErrFailed, syscall.EBADE, 1},
 	{ErrConnect, syscall.ECONNREFUSED, 1},
 	{ErrTransport, syscall.ECOMM, 1},
 	{ErrUnsupported, syscall.EINVAL, 1},
 	{ErrProtocol, syscall.EBADMSG, 1},
-	{ErrOptions, syscall.EINVAL, 2},
+	{ErrOptions, syscall.EINVAL, 1},
 	{ErrClosed, syscall.EINVAL, 1},
 }
 
@@ -88,6 +89,8 @@ type Error struct {
 	LogFile string
 	// Err is the cause, if one is known: a system call's error, a callback's, the context's.
 	Err error
+
+	present bool // the process is there, although Errno says that it is not
 }
 
 // Error says what was tried, why it failed, and where to read more. It is one line but for bad options, of which each
@@ -107,7 +110,7 @@ func (e *Error) Error() string {
 	default:
 		b.WriteString("failed")
 	}
-	if e.Errno != 0 && !strings.Contains(b.String(), e.Errno.Error()) {
+	if e.Errno != 0 && !e.present && !strings.Contains(b.String(), e.Errno.Error()) {
 		fmt.Fprintf(&b, " (%s)", e.Errno.Error())
 	}
 	if e.showStage() {
@@ -166,7 +169,7 @@ func (e *Error) Is(target error) bool {
 	}
 	for _, c := range causes {
 		if c.sentinel == target && e.Errno == c.errno {
-			return true
+			return target != ErrNoProcess || !e.present
 		}
 	}
 	errno, ok := target.(syscall.Errno)

@@ -2,6 +2,7 @@ package criu
 
 import (
 	"encoding/binary"
+	"slices"
 	"strings"
 	"testing"
 
@@ -84,4 +85,25 @@ func TestStats(t *testing.T) {
 			t.Errorf("%d of %d bytes were enough", n, len(whole))
 		}
 	}
+}
+
+func FuzzTreePIDs(f *testing.F) {
+	b := binary.LittleEndian.AppendUint32(nil, commonMagic)
+	b = binary.LittleEndian.AppendUint32(b, pstreeMagic)
+	for _, pid := range []uint64{4711, 12, 1 << 22} {
+		entry := protowire.AppendVarint(protowire.AppendTag(nil, 1, protowire.VarintType), pid)
+		b = append(binary.LittleEndian.AppendUint32(b, uint32(len(entry))), entry...)
+	}
+	if got := decodeTreePIDs(b); !slices.Equal(got, []int{4711, 12, 1 << 22}) {
+		f.Fatalf("the pids are %d", got)
+	}
+	f.Add(b)
+	f.Add(b[:14])
+	f.Fuzz(func(t *testing.T, image []byte) {
+		for _, pid := range decodeTreePIDs(image) {
+			if pid <= 0 || pid > 1<<22 {
+				t.Fatalf("%x: pid %d", image, pid)
+			}
+		}
+	})
 }

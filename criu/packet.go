@@ -26,6 +26,11 @@ type packetConn struct {
 	in   []byte // reused: what is decoded from it is copied
 	out  []byte
 	oob  []byte
+
+	// Where the peer is a child of ours: its pidfd, and an epoll instance over that and the socket to wait on. Others
+	// may hold the peer's end of the socket, such as what a restore has made so far: its death alone ends nothing then.
+	peer, wake *os.File
+	wakeRaw    syscall.RawConn
 }
 
 // newPacketConn takes over fd, which must be in non-blocking mode.
@@ -39,7 +44,62 @@ func newPacketConn(fd int, name string) (*packetConn, error) {
 	return &packetConn{file: file, raw: raw}, nil
 }
 
+// watch makes Recv notice the end of the peer, a child that was not waited for yet. Without pidfds (Linux 5.3) there is
+// the end of the conversation alone.
+func (c *packetConn) watch(pid int) error {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if errors.Is(err, unix.ENOSYS) {
+		return nil
+	}
+	if err != nil {
+		return os.NewSyscallError("pidfd_open", err)
+	}
+	c.peer = os.NewFile(uintptr(fd), "pidfd of the peer")
+	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return os.NewSyscallError("epoll_create1", err)
+	}
+	if err := unix.SetNonblock(epoll, true); err != nil { // for the runtime's poller
+		unix.Close(epoll)
+		return os.NewSyscallError("fcntl", err)
+	}
+	c.wake = os.NewFile(uintptr(epoll), "epoll of the peer")
+	if c.wakeRaw, err = c.wake.SyscallConn(); err != nil {
+		return err
+	}
+	add := func(fd int) error {
+		return os.NewSyscallError("epoll_ctl", unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}))
+	}
+	addErr := add(fd)
+	if err := c.raw.Control(func(socket uintptr) { addErr = also(addErr, add(int(socket))) }); err != nil {
+		return err
+	}
+	return addErr
+}
+
+// peerGone reports whether a peer that is watched has ended.
+func (c *packetConn) peerGone() bool {
+	if c.peer == nil {
+		return false
+	}
+	raw, err := c.peer.SyscallConn()
+	if err != nil {
+		return false
+	}
+	gone := false
+	raw.Control(func(fd uintptr) {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		gone = err == nil && n > 0
+	})
+	return gone
+}
+
 func (c *packetConn) Close() error {
+	for _, f := range []*os.File{c.wake, c.peer} {
+		if f != nil {
+			f.Close()
+		}
+	}
 	if err := c.file.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
 		return err
 	}
@@ -55,13 +115,20 @@ func (c *packetConn) until(ctx context.Context) (stop func()) {
 	fired.Add(1)
 	cancel := context.AfterFunc(ctx, func() {
 		defer fired.Done()
-		c.file.SetDeadline(time.Unix(1, 0)) // in the past: wakes who waits
+		c.setDeadline(time.Unix(1, 0)) // in the past: wakes who waits
 	})
 	return func() {
 		if !cancel() {
 			fired.Wait()
-			c.file.SetDeadline(time.Time{})
+			c.setDeadline(time.Time{})
 		}
+	}
+}
+
+func (c *packetConn) setDeadline(t time.Time) {
+	c.file.SetDeadline(t)
+	if c.wake != nil {
+		c.wake.SetDeadline(t)
 	}
 }
 
@@ -105,10 +172,27 @@ func (c *packetConn) Recv(ctx context.Context) (*Message, error) {
 	var n int
 	var files []*os.File
 	var recvErr error
-	err := c.raw.Read(func(fd uintptr) bool {
+	try := func(fd uintptr) bool {
 		n, files, recvErr = c.take(int(fd))
+		if errors.Is(recvErr, unix.EAGAIN) && c.peerGone() {
+			// What it sent before it died may have come since.
+			if n, files, recvErr = c.take(int(fd)); errors.Is(recvErr, unix.EAGAIN) {
+				recvErr = io.ErrUnexpectedEOF
+			}
+		}
 		return !errors.Is(recvErr, unix.EAGAIN)
-	})
+	}
+	var err error
+	if c.wake == nil {
+		err = c.raw.Read(try)
+	} else {
+		err = c.wakeRaw.Read(func(uintptr) (done bool) {
+			if controlErr := c.raw.Control(func(fd uintptr) { done = try(fd) }); controlErr != nil {
+				recvErr, done = controlErr, true
+			}
+			return done
+		})
+	}
 	if err = c.ioError(ctx, err, recvErr); err != nil {
 		kind := ErrTransport
 		if errors.Is(err, errTooLong) {

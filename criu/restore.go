@@ -49,7 +49,16 @@ func (c *Client) restore(ctx context.Context, name string, o *RestoreOptions, ch
 			e.problem("ExecCmd makes the peer the parent of the restored tree, which excludes restoring it as the caller's child")
 		}
 	}
+	if e.imgDir != nil && len(e.problems) == 0 {
+		if err := checkPages(e.imgDir); err != nil {
+			e.close()
+			return 0, &Error{Op: name, Peer: c.transport.String(), Kind: ErrFailed, Resource: e.imgPath, Err: err}
+		}
+	}
 	op := operation{name: name, enc: e, notify: o.Notify, call: Call{Sibling: child, ExecCmd: len(o.ExecCmd) > 0}}
+	if e.imgDir != nil && len(e.problems) == 0 {
+		op.call.TreePIDs = treePIDs(e.imgDir)
+	}
 	msg, err := c.do(ctx, op, &rpc.Req{Type: rpc.ReqRestore})
 	if err != nil {
 		return 0, err

@@ -114,7 +114,9 @@ func (s *Session) do(ctx context.Context, op operation, req *rpc.Req) (*Message,
 
 // PageServer is a page server that was started.
 type PageServer struct {
-	PID  int // in the peer's pid namespace
+	// PID in the peer's pid namespace; 0 where the peer does not tell, which CRIU 4.2.1 does not for a server that is not
+	// its child. Not to be passed to kill(2) unseen: 0 means the caller's own process group there.
+	PID  int
 	Port int
 
 	session *Session // where it is the peer's child

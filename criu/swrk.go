@@ -97,7 +97,9 @@ type swrkConn struct {
 	inode    uint64      // of the child's end of the socket
 	born     uint64      // start time of the child, in clock ticks since boot
 	execCmd  bool
-	rootTask int // root of the tree that is being restored, once a notification told
+	restores bool
+	rootTask int   // root of the tree that is being restored, once a notification told
+	tree     []int // pids of the tree that is to be restored
 
 	mu       sync.Mutex // guards what follows: Abort may come from another goroutine
 	state    *os.ProcessState
@@ -128,7 +130,10 @@ func (c *swrkConn) start(s *Swrk, call Call) error {
 	if c.packetConn, err = newPacketConn(pair[0], "rpc socket"); err != nil {
 		return err
 	}
-	c.execCmd = call.ExecCmd
+	c.execCmd, c.restores = call.ExecCmd, call.Op == rpc.ReqRestore
+	if s.SysProcAttr == nil || s.SysProcAttr.Cloneflags&unix.CLONE_NEWPID == 0 { // else the numbers mean nothing here
+		c.tree = call.TreePIDs
+	}
 	attr := &os.ProcAttr{Dir: s.Dir, Env: s.Env, Sys: s.SysProcAttr}
 	argv := []string{s.path(), "swrk", itoa(swrkSocket)}
 	if call.SelfDump {
@@ -167,6 +172,12 @@ func (c *swrkConn) startChild(s *Swrk, call Call, attr *os.ProcAttr, argv []stri
 		return err
 	}
 	c.pid = c.process.Pid
+	if err := c.watch(c.pid); err != nil {
+		c.process.Kill()
+		c.process.Wait()
+		c.closeStderr()
+		return err
+	}
 	return nil
 }
 
@@ -181,7 +192,7 @@ func or(f, fallback *os.File) *os.File {
 func (c *swrkConn) Recv(ctx context.Context) (*Message, error) {
 	msg, err := c.packetConn.Recv(ctx)
 	if err == nil {
-		if n := msg.Resp.Notify; n != nil && n.PID != nil {
+		if n := msg.Resp.Notify; c.restores && n != nil && n.PID != nil {
 			c.rootTask = int(*n.PID)
 		}
 		return msg, nil
@@ -201,6 +212,7 @@ func (c *swrkConn) explain(err error) error {
 		return err
 	}
 	c.finish()
+	c.killOrphans()
 	e.Resource = c.path
 	e.Err = fmt.Errorf("%s: %w", c.obituary(), e.Err)
 	return e

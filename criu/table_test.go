@@ -253,7 +253,7 @@ func optionSample(t *testing.T, row rpctable.Field, file *os.File) (value any, w
 		case "cg_root":
 			return []criu.CgroupRoot{{Controller: "cpu", Path: "/root"}}, []string{"cpu", "/root"}
 		case "inherit_fd":
-			return []criu.InheritFile{{Key: "pipe:[1]", File: file}}, []string{"pipe[1]"}
+			return []criu.InheritFile{{Key: "pipe:[1]", File: file}}, []string{"pipe:[1]"}
 		case "unix_sk_ino":
 			return []uint32{4242}, []string{"4242"}
 		case "join_ns":

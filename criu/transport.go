@@ -29,6 +29,10 @@ type Call struct {
 	// Sibling says that the restored root task must become a child of the calling process.
 	Sibling bool
 
+	// TreePIDs are the pids of the tree that is to be restored, in the peer's pid namespace, where the images tell them:
+	// by them a Transport can find what a peer that dies in the course of a restore leaves.
+	TreePIDs []int
+
 	// Files are descriptors for the peer; Conn.FileNumber tells what number each has there. A Transport that cannot
 	// pass descriptors refuses a Call that has any.
 	Files []*os.File

@@ -117,10 +117,6 @@ static int notify(struct action *a)
 	criu_notify_arg_t na = &a->resp.notify;
 	int ret = 0, sent;
 
-	if (!a->resp.has_notify) {
-		errtext_set(o, "the peer sent a notification without content");
-		return -EBADMSG;
-	}
 	if (o && o->notify)
 		ret = o->notify(na->script, na);
 	else if (o && o->notify_data)
@@ -314,13 +310,15 @@ EXPORT int criu_local_get_version(criu_opts *opts)
 		ret = exchange(&a, &q, REQ_VERSION);
 	if (!ret) {
 		const struct response *r = &a.resp;
+		/* Unsigned: a peer may say anything. */
+		unsigned major = (unsigned)r->major * 10000, minor = (unsigned)r->minor;
 
 		if (!r->has_version)
 			ret = incomplete(&a);
 		else if (r->gitid) /* built between releases: counts as the next one */
-			ret = r->major * 10000 + (r->minor + 1) * 100;
+			ret = (int)(major + (minor + 1) * 100);
 		else
-			ret = r->major * 10000 + r->minor * 100 + r->sublevel;
+			ret = (int)(major + minor * 100 + (unsigned)r->sublevel);
 	}
 	return end(&a, REQ_VERSION, ret);
 }
@@ -334,7 +332,9 @@ EXPORT int criu_local_check_version(criu_opts *opts, int minimum)
 
 EXPORT int criu_local_feature_check(criu_opts *opts, struct criu_feature_check *features, size_t size)
 {
-	struct criu_feature_check ask = { 0 };
+	_Static_assert(sizeof(struct criu_feature_check) == FEATURES, "a byte for each feature");
+	/* As bytes: a bool of the program's that is neither 0 nor 1 may not be read as one. */
+	uint8_t has[FEATURES] = { 0 };
 	uint8_t tail[2 + 2 * FEATURES] = { 5 << 3 | WIRE_BYTES }, *p = tail + 2;
 	struct request q = { .type = REQ_FEATURE_CHECK, .opts = opts, .tail = tail };
 	struct action a;
@@ -343,17 +343,15 @@ EXPORT int criu_local_feature_check(criu_opts *opts, struct criu_feature_check *
 	if (!opts)
 		return no_opts();
 	begin(&a, opts);
-	if (!features || size > sizeof(ask)) {
+	if (!features || size > FEATURES) {
 		errtext_set(opts, features ? "the program knows features that the library does not" :
 					     "no features were given");
 		return end(&a, REQ_FEATURE_CHECK, -1);
 	}
 	/* The program's struct may be an older, shorter one. */
-	memcpy(&ask, features, size);
-	const bool wanted[FEATURES] = { ask.mem_track, ask.lazy_pages, ask.pidfd_store, ask.mem_compression };
-
+	memcpy(has, features, size);
 	for (unsigned i = 0; i < FEATURES; i++) {
-		if (wanted[i])
+		if (has[i])
 			p = put_varint(put_varint(p, wire_tag(i + 1, WIRE_VARINT)), true);
 	}
 	tail[1] = (uint8_t)(p - tail - 2);
@@ -364,10 +362,9 @@ EXPORT int criu_local_feature_check(criu_opts *opts, struct criu_feature_check *
 	if (!ret && !a.resp.has_features)
 		ret = incomplete(&a);
 	if (!ret) {
-		const bool *has = a.resp.feature;
-		struct criu_feature_check answer = { has[0], has[1], has[2], has[3] };
-
-		memcpy(features, &answer, size);
+		for (unsigned i = 0; i < FEATURES; i++)
+			has[i] = a.resp.feature[i];
+		memcpy(features, has, size);
 	}
 	return end(&a, REQ_FEATURE_CHECK, ret);
 }

@@ -19,6 +19,9 @@
 #define DEFAULT_ADDRESS "./criu_service.socket"
 #define DEFAULT_BINARY	"criu"
 
+/* CRIU's responses are some hundred bytes; a peer cannot make us take memory without bounds. */
+#define RESPONSE_MAX (1 << 20)
+
 /* The last descriptor that came with a message, for criu_get_orphan_pts_master_fd(). */
 static _Atomic int last_orphan_fd = -1;
 
@@ -352,6 +355,10 @@ int conn_recv(criu_opts *o, const struct conn *c, uint8_t **buf, size_t *len)
 	do {
 		n = recv(c->fd, NULL, 0, MSG_PEEK | MSG_TRUNC);
 	} while (n < 0 && errno == EINTR);
+	if (n > RESPONSE_MAX) {
+		errno = EMSGSIZE;
+		goto fail;
+	}
 	if (n < 0)
 		goto fail;
 	*buf = malloc((size_t)n + 1);

@@ -600,7 +600,8 @@ int criu_local_cpuinfo_check(criu_opts *opts);
 
 /*
  * Starts a page server in the background, which writes to the images directory and listens where
- * criu_set_page_server_address_port() says (port 0: any). Returns its pid, and its port in *port unless NULL.
+ * criu_set_page_server_address_port() says (port 0: any). Returns its pid, or 0 where the peer does not tell (CRIU
+ * tells of a child only), and its port in *port unless NULL. It ends with its first connection.
  */
 int criu_page_server(int *port);
 int criu_local_page_server(criu_opts *opts, int *port);
@@ -609,7 +610,10 @@ int criu_local_page_server(criu_opts *opts, int *port);
 int criu_page_server_child(int *port);
 int criu_local_page_server_child(criu_opts *opts, int *port);
 
-/* Waits for the page server that criu_page_server_child() started; *status is as from waitpid(). */
+/*
+ * Waits for the page server that criu_page_server_child() started; *status is as from waitpid(). -EINVAL where it
+ * had ended before, and CRIU, which then waits itself, no longer knows how.
+ */
 int criu_wait_pid(int pid, int *status);
 int criu_local_wait_pid(criu_opts *opts, int pid, int *status);
 

@@ -3,7 +3,7 @@
 /*
  * What the parts of the library share.
  *
- *	wire.c      bytes: varints, lengths, the response decoder; no system call
+ *	wire.c      the decoder of responses; no system call
  *	opts.c      the options object and the setters that are more than a table row
  *	setters.c   all other setters, generated from internal/rpctable
  *	conn.c      reaching a peer, sending to it, receiving from it
@@ -91,13 +91,30 @@ struct criu_opts {
 /* The object behind the functions without _local: the global API is one shared object by definition. */
 extern criu_opts *criu_global_opts __attribute__((visibility("hidden")));
 
-/* wire.c */
-size_t varint_size(uint64_t v);
-uint8_t *put_varint(uint8_t *p, uint64_t v);
+/* Most of what is encoded is a tag or a length of one byte. */
+static inline size_t varint_size(uint64_t v)
+{
+	size_t n = 1;
+
+	for (; v >= 0x80; v >>= 7)
+		n++;
+	return n;
+}
+
+static inline uint8_t *put_varint(uint8_t *p, uint64_t v)
+{
+	for (; v >= 0x80; v >>= 7)
+		*p++ = (uint8_t)v | 0x80;
+	*p++ = (uint8_t)v;
+	return p;
+}
+
 static inline uint32_t wire_tag(unsigned num, enum wire_type type)
 {
 	return num << 3 | type;
 }
+
+/* wire.c */
 
 /* Features, in the order of struct criu_feature_check. */
 #define FEATURES 4
@@ -112,7 +129,6 @@ struct response {
 	bool has_dump, restored;
 	bool has_restore;
 	int32_t restore_pid;
-	bool has_notify;
 	struct CriuNotify notify;
 	bool has_ps, has_ps_port;
 	int32_t ps_pid, ps_port;

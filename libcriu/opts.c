@@ -26,18 +26,18 @@ static uint8_t *field_room(struct field *f, size_t keep, size_t n)
 	size_t need = keep + n, cap = f->cap ? f->cap : 32;
 	uint8_t *heap;
 
+	if (f->cap && need <= f->cap)
+		return f->heap + keep;
 	if (need > INT32_MAX) /* no message of protobuf is larger */
 		return NULL;
-	if (need > f->cap) {
-		while (cap < need)
-			cap *= 2;
-		heap = realloc(f->cap ? f->heap : NULL, cap);
-		if (!heap)
-			return NULL;
-		f->heap = heap;
-		f->cap = (uint32_t)cap;
-	}
-	return f->heap + keep;
+	while (cap < need)
+		cap *= 2;
+	heap = realloc(f->cap ? f->heap : NULL, cap);
+	if (!heap)
+		return NULL;
+	f->heap = heap;
+	f->cap = (uint32_t)cap;
+	return heap + keep;
 }
 
 void opt_varint(criu_opts *o, unsigned num, uint64_t v)

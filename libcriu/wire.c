@@ -1,26 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* Protocol buffers, as much of them as CRIU's RPC needs. No allocation, no system call. */
+/* Responses: protocol buffers, as much of them as CRIU's RPC needs. No allocation, no system call. */
 #include <string.h>
 
 #include "internal.h"
-
-size_t varint_size(uint64_t v)
-{
-	size_t n = 1;
-
-	for (; v >= 0x80; v >>= 7)
-		n++;
-	return n;
-}
-
-uint8_t *put_varint(uint8_t *p, uint64_t v)
-{
-	for (; v >= 0x80; v >>= 7)
-		*p++ = (uint8_t)v | 0x80;
-	*p++ = (uint8_t)v;
-	return p;
-}
 
 /* What is left to decode. */
 struct reader {
@@ -191,7 +174,6 @@ static bool decode_notify(struct reader m, struct response *r, struct texts *t)
 		if (!ok)
 			return false;
 	}
-	r->has_notify = true;
 	return true;
 }
 

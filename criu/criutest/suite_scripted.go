@@ -84,7 +84,8 @@ func scriptedOperations(t *testing.T, target Target) {
 				t.Error("a feature check without features crashes CRIU")
 			}
 		case rpc.ReqCheck:
-			if req.Opts == nil || req.Opts.ImagesDirFD < 0 {
+			// libcriu's check is without options by definition.
+			if target.can(Explains) && (req.Opts == nil || req.Opts.ImagesDirFD < 0) {
 				t.Error("a check without options and an open directory crashes CRIU before 4.2")
 			}
 		case rpc.ReqDump, rpc.ReqSinglePreDump:

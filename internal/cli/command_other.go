@@ -2,10 +2,13 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"runtime"
 	"runtime/debug"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -52,6 +55,37 @@ func (r *run) check(ctx context.Context) error {
 	case !s.quiet:
 		fmt.Fprintln(r.Stdout, "Looks good.") // scripts look for these words of criu's
 	}
+	return nil
+}
+
+// featureAnswer is what --json prints of single features.
+type featureAnswer struct {
+	OK       bool            `json:"ok"`
+	Engine   string          `json:"engine"`
+	Features map[string]bool `json:"features"`
+}
+
+// checkFeatures asks the criu program for each of the features, for an answer that a machine can read.
+func (r *run) checkFeatures() error {
+	s := r.settings
+	path, err := findCRIU(s.engine.path, r.env.get("PATH"))
+	if err != nil {
+		return err
+	}
+	a := featureAnswer{OK: true, Engine: s.engine.String(), Features: make(map[string]bool)}
+	for _, name := range s.features {
+		cmd := exec.Command(path, "check", "--feature", name)
+		cmd.Env = r.env.with(nil, engineVariable)
+		out, err := cmd.CombinedOutput()
+		if _, ok := errors.AsType[*exec.ExitError](err); err != nil && !ok {
+			return fmt.Errorf("cannot run %s: %w", path, err)
+		}
+		if strings.Contains(string(out), "Unknown feature") {
+			return &usageError{err: fmt.Errorf("--feature: criu knows no feature %q", name), brief: true}
+		}
+		a.Features[name] = err == nil
+	}
+	r.printJSON(a)
 	return nil
 }
 

@@ -1,14 +1,16 @@
 package cli
 
 import (
-	"syscall"
-
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"stasis.example/criu"
 	"strings"
+	"syscall"
+
+	"stasis.example/criu"
+	"stasis.example/internal/criuconf"
 )
 
 // engineKind is a way to get things done. The built-in engine will be a third.
@@ -171,12 +173,12 @@ func (r *run) childEnvironment() (env []string, dir string, err error) {
 		}
 	}
 	if len(r.settings.child) > 0 {
-		var text strings.Builder
-		for _, c := range r.settings.child {
-			text.WriteString(c.line)
-		}
 		set[configVariable] = filepath.Join(dir, "criu.conf")
-		if err := os.WriteFile(set[configVariable], []byte(text.String()), 0o600); err != nil {
+		text, err := r.childConfiguration(dir)
+		if err == nil {
+			err = os.WriteFile(set[configVariable], []byte(text), 0o600)
+		}
+		if err != nil {
 			os.RemoveAll(dir)
 			return nil, "", fmt.Errorf("the configuration of the criu child: %w", err)
 		}
@@ -185,4 +187,31 @@ func (r *run) childEnvironment() (env []string, dir string, err error) {
 		set["HOME"] = dir
 	}
 	return r.env.with(set, engineVariable, configVariable), dir, nil
+}
+
+// childConfiguration is the text of a swrk child's configuration file. A directory whose name the file cannot hold is
+// named by a link in dir.
+func (r *run) childConfiguration(dir string) (string, error) {
+	s := r.settings
+	var text strings.Builder
+	for i, c := range s.child {
+		value := c.value
+		if c.name == "libdir" && criuconf.NeedsQuotes(value[0]) {
+			target := value[0]
+			if !filepath.IsAbs(target) { // CRIU looks for it in its work directory
+				target = absolute(filepath.Join(cmp.Or(s.workDir, s.imagesDir), target))
+			}
+			link := filepath.Join(dir, fmt.Sprint("libdir", i))
+			if err := os.Symlink(target, link); err != nil {
+				return "", err
+			}
+			value = []string{link}
+		}
+		line, err := criuconf.Format(c.name, value...)
+		if err != nil {
+			return "", err
+		}
+		text.WriteString(line)
+	}
+	return text.String(), nil
 }

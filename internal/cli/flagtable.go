@@ -14,7 +14,7 @@ func flagTable() []flag {
 	var rows []flag
 	for _, group := range [][]flag{
 		generalFlags(), treeFlags(), resourceFlags(), networkFlags(), cgroupFlags(), namespaceFlags(), memoryFlags(),
-		serverFlags(), checkFlags(), deprecatedFlags(), ownFlags(),
+		serverFlags(), checkFlags(), deprecatedFlags(), ownFlags(), serviceFlags(),
 	} {
 		rows = append(rows, group...)
 	}
@@ -304,7 +304,13 @@ func checkFlags() []flag {
 		forProgram("extra", "check features that are needed now and then, too").with(negatable, on("check")),
 		forProgram("experimental", "check experimental features, too").with(negatable, on("check")),
 		forProgram("all", "the same as --extra --experimental").with(on("check")),
-		forProgram("feature", "check this feature only; criu --help lists them").with(arg("NAME"), on("check")),
+		forProgram("feature", "check this feature only; criu --help lists them").with(arg("NAME"), on("check"), func(f *flag) {
+			f.set = func(s *settings, in input) error {
+				s.features = append(s.features, in.value)
+				s.needProgram(in.flag.name())
+				return nil
+			}
+		}),
 	}
 }
 
@@ -362,12 +368,11 @@ func ownFlags() []flag {
 	}
 }
 
-// tellChild keeps a line for the configuration file of a swrk child.
+// tellChild keeps an option for the configuration file of a swrk child.
 func (s *settings) tellChild(f *flag, name string, value ...string) error {
 	if f.Long == "file-validation" && value[0] != "filesize" && value[0] != "buildid" {
 		return fmt.Errorf("%q is not one of buildid, filesize", value[0])
 	}
-	line, err := childLine(name, value...)
-	s.child = append(s.child, childOption{flag: f.name(), line: line})
-	return err
+	s.child = append(s.child, childOption{flag: f.name(), name: name, value: value})
+	return nil
 }

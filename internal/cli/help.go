@@ -79,7 +79,7 @@ func (fs *flagSet) groups() []flagGroup {
 	}{
 		{"General", generalFlags()}, {"The tree", treeFlags()}, {"Files and resources", resourceFlags()}, {"TCP", networkFlags()},
 		{"Cgroups", cgroupFlags()}, {"Mounts and namespaces", namespaceFlags()}, {"Memory", memoryFlags()},
-		{"Page server", serverFlags()}, {"Check", checkFlags()}, {"", deprecatedFlags()}, {"stasis' own, to be written in full", ownFlags()},
+		{"Page server", serverFlags()}, {"Check", checkFlags()}, {"", deprecatedFlags()}, {"stasis' own, to be written in full", append(ownFlags(), serviceFlags()...)},
 	} {
 		group := flagGroup{title: g.title, flags: fs.flags[next : next+len(g.rows)]}
 		next += len(g.rows)

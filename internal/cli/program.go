@@ -63,7 +63,9 @@ func (r *run) main(ctx context.Context) error {
 		case counterAction:
 			return runCounter(ctx, args[1:])
 		case "swrk": // criu, too, looks at the word in this place only
-			return errNotYet("swrk")
+			return r.swrk(ctx, args[1:])
+		case workerAction:
+			return r.serviceWorker(ctx, args[1:])
 		}
 	}
 	line, err := readCommandLine(r.flags, args, r.env)
@@ -122,8 +124,8 @@ func actions() []action {
 		{name: "lazy-pages", peer: true, run: (*run).execCRIU0, help: "fetch memory for a restored tree when it is needed"},
 		{name: "dedup", peer: true, run: (*run).execCRIU0, help: "punch pages out of older images that newer ones have"},
 		{name: "cpuinfo", args: "dump|check", peer: true, run: (*run).cpuinfo, help: "save the CPU's capabilities, or compare with saved ones"},
-		{name: "service", run: notYet("service"), help: "answer CRIU's RPC on a socket (not there yet)"},
-		{name: "swrk", args: "FD", run: notYet("swrk"), help: "answer CRIU's RPC on a descriptor (not there yet)"},
+		{name: "service", run: (*run).serve, help: "answer CRIU's RPC on a socket"},
+		{name: "swrk", args: "FD", run: (*run).lateSwrk, help: "answer CRIU's RPC on an inherited descriptor"},
 		{name: "version", peer: true, own: true, run: (*run).version, help: "show the versions of stasis and of its engine"},
 		{name: "demo", own: true, run: (*run).demo, help: "freeze a counter to files and bring it back, step by step"},
 		{name: "completion", args: "bash|zsh|fish", own: true, run: (*run).completion, help: "print a completion script for a shell"},
@@ -139,14 +141,6 @@ func findAction(name string) (action, bool) {
 		}
 	}
 	return action{}, false
-}
-
-func notYet(name string) func(*run, context.Context) error {
-	return func(*run, context.Context) error { return errNotYet(name) }
-}
-
-func errNotYet(name string) error {
-	return fmt.Errorf("%s is not there yet: stasis cannot answer RPC requests in this version; run criu %s instead", name, name)
 }
 
 // findAction is what the command line asks for.
@@ -226,6 +220,9 @@ func (r *run) execCRIU() error {
 	}
 	if s.engine.kind != engineCRIU {
 		return &usageError{err: fmt.Errorf("%s cannot be asked of a %s: CRIU's RPC has no words for it; use --engine criu", what, s.engine), brief: true}
+	}
+	if s.json && r.action.name == "check" && len(s.features) > 0 && len(s.program) == 1 {
+		return r.checkFeatures()
 	}
 	if s.json {
 		return &usageError{err: fmt.Errorf("--json cannot be had with %s, which the criu program does itself", what), brief: true}

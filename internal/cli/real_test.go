@@ -353,6 +353,21 @@ func TestChildConfiguration(t *testing.T) {
 	needReal(t)
 	env := criuEnv(t)
 	v := testkit.StartVictim(t, "counter")
+	plugins := filepath.Join(t.TempDir(), `with a "blank"`)
+	if err := os.Mkdir(plugins, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	// A child that does not know an option, or did not get its value, fails.
+	if status, _, errs := invoke(t, env, "stasis", "dump", "-R", "-D", t.TempDir(), "-t", fmt.Sprint(v.Pid), "--libdir", plugins,
+		"--file-validation=filesize", "--allow-uprobes", "--no-ghost-fiemap", "--no-stream", "--deprecated"); status != 0 {
+		t.Errorf("status %d\n%s", status, errs)
+	}
+	if status, _, errs := invoke(t, env, "stasis", "dump", "-R", "-D", t.TempDir(), "-t", fmt.Sprint(v.Pid), "--libdir", plugins+"s"); status != 1 || !strings.Contains(errs, "Unable to open directory") {
+		t.Errorf("plugins in a directory that is not there: status %d\n%s", status, errs)
+	}
+	if status, _, _ := invoke(t, env, "stasis", "dump", "-R", "-D", t.TempDir(), "-t", fmt.Sprint(v.Pid), "--stream"); status != 1 {
+		t.Errorf("--stream without a streamer ends with status %d", status)
+	}
 	dir := dumped(t, env, v)
 	if status, _, errs := invoke(t, env, "stasis", "restore", "-d", "-D", dir, "--log-pid", "-o", "restore.log", "-v4"); status != 0 {
 		t.Fatalf("status %d\n%s", status, errs)
@@ -460,6 +475,41 @@ func TestDemo(t *testing.T) {
 	}
 	if left, _ := filepath.Glob(filepath.Join(dir, "stasis-*")); len(left) > 0 {
 		t.Errorf("left behind: %q", left)
+	}
+}
+
+// TestSibling: --restore-sibling makes the tree a child of the caller's, for which the criu program takes our place.
+func TestSibling(t *testing.T) {
+	needReal(t)
+	env := criuEnv(t)
+	v := testkit.StartVictim(t, "counter")
+	dir := dumped(t, env, v)
+	cmd, errs := start(t, env, "stasis", "restore", "-d", "-S", "-D", dir)
+	if got := status(t, cmd); got != 0 {
+		t.Fatalf("status %d\n%s", got, errs)
+	}
+	v.Restored()
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", v.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(stat), ") ")
+	if words := strings.Fields(rest); len(words) < 2 || words[1] != fmt.Sprint(os.Getpid()) {
+		t.Errorf("the parent is not this test, %d: %q", os.Getpid(), rest)
+	}
+	v.MustVerify()
+}
+
+// TestFeatureJSON: single features, for a machine.
+func TestFeatureJSON(t *testing.T) {
+	needReal(t)
+	s, out, errs := invoke(t, criuEnv(t), "stasis", "check", "--json", "--feature", "ns_pid", "--feature", "mem_dirty_track")
+	var a featureAnswer
+	if err := json.Unmarshal([]byte(out), &a); err != nil || s != 0 || !a.OK || len(a.Features) != 2 || !a.Features["ns_pid"] {
+		t.Errorf("status %d, %v, %+v, %s", s, err, a, errs)
+	}
+	if s, _, errs := invoke(t, criuEnv(t), "stasis", "check", "--json", "--feature", "nosuch"); s != 1 || !strings.Contains(errs, `criu knows no feature "nosuch"`) {
+		t.Errorf("status %d, %s", s, errs)
 	}
 }
 

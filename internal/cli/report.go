@@ -178,6 +178,8 @@ func (r *run) hints(err error) []string {
 		hint("A restored process gets its old pid: end the process that has it now, or restore in a new pid namespace.")
 	case errors.Is(err, criu.ErrNoSpace):
 		hint("Make room there, or choose another directory with --images-dir.")
+	case strings.Contains(text, "within dumped tree"):
+		hint("This program runs below the process that it is to dump: run it from another session, or use a service.")
 	case strings.Contains(text, "shell job"), strings.Contains(text, "shell-job"), strings.Contains(text, "session leader"), strings.Contains(text, "dangling tty"):
 		hint("The tree belongs to a shell's session: say --shell-job, at the restore too.")
 	}

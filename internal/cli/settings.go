@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"stasis.example/criu/rpc"
-	"stasis.example/internal/criuconf"
 	"stasis.example/internal/getopt"
 )
 
@@ -35,9 +34,12 @@ type settings struct {
 	psSocket, statusFD *int
 	inherit            []inherited
 
+	service serviceSettings
+
 	child   []childOption   // for the configuration file of a swrk child
 	program map[string]bool // flags that only the criu program can act on
 
+	features      []string // to be checked
 	help, version bool
 	engine        engine
 	json, quiet   bool
@@ -45,7 +47,12 @@ type settings struct {
 	warnings []string
 }
 
-type childOption struct{ flag, line string }
+// childOption is a line of the configuration file that a swrk child is given.
+type childOption struct {
+	flag  string // as it was given
+	name  string // as it stands in the file
+	value []string
+}
 
 func newSettings() *settings {
 	return &settings{level: defaultLevel, program: make(map[string]bool)}
@@ -60,8 +67,6 @@ func (s *settings) path(dst *string, in input) error {
 	*dst = in.value
 	return nil
 }
-
-func childLine(name string, value ...string) (string, error) { return criuconf.Format(name, value...) }
 
 // usageError is a command line, or configuration file, that says something wrong.
 type usageError struct {

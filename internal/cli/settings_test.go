@@ -112,12 +112,14 @@ func TestFlagsToSettings(t *testing.T) {
 			t.Errorf("setting %d is %v, want %v", i, got[i], want[i])
 		}
 	}
-	lines := ""
-	for _, c := range s.child {
-		lines += c.line
+	dir := t.TempDir()
+	r := &run{settings: s}
+	text, err := r.childConfiguration(dir)
+	if want := "log-pid\nno-ghost-fiemap\nlibdir " + dir + "/libdir2\n"; text != want || err != nil {
+		t.Errorf("the child is told %q, %v; want %q", text, err, want)
 	}
-	if want := "log-pid\nno-ghost-fiemap\nlibdir \"/p \\\"q\\\"\"\n"; lines != want {
-		t.Errorf("the child is told %q, want %q", lines, want)
+	if target, err := os.Readlink(dir + "/libdir2"); target != `/p "q"` || err != nil {
+		t.Errorf("the link leads to %q, %v", target, err)
 	}
 }
 
@@ -232,6 +234,32 @@ func TestExecCRIU(t *testing.T) {
 		status, out, errs := invoke(t, env, append([]string{"stasis"}, strings.Fields(test.args)...)...)
 		if status != 0 || strings.TrimSpace(out) != test.want || errs != "" {
 			t.Errorf("%s: status %d, %q, %q; want %q", test.args, status, out, errs, test.want)
+		}
+	}
+}
+
+// TestFindCRIU: the program does not take itself for its engine, under whatever name it is in PATH.
+func TestFindCRIU(t *testing.T) {
+	ours, theirs, other := programs(t), t.TempDir(), t.TempDir()
+	for _, path := range []string{filepath.Join(theirs, "criu"), filepath.Join(other, "criu-dev")} {
+		if err := os.WriteFile(path, []byte("#!/bin/sh\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(other, "criu"), []byte("no program"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	path := strings.Join([]string{ours, "/nonexistent", other, theirs}, ":")
+	for _, test := range []struct{ path, search, want string }{
+		{"", path, filepath.Join(theirs, "criu")},
+		{"criu-dev", path, filepath.Join(other, "criu-dev")},
+		{"/x/criu", path, "/x/criu"},
+		{"", ours + ":" + other, ""},
+		{"", "", ""},
+	} {
+		got, err := findCRIU(test.path, test.search)
+		if got != test.want || (err != nil) != (test.want == "") {
+			t.Errorf("%q in %q is %q, %v; want %q", test.path, test.search, got, err, test.want)
 		}
 	}
 }

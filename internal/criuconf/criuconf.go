@@ -128,6 +128,9 @@ func quoted(line string) (word, rest string, ok bool) {
 // Format writes an option, with its value where there is one, as a line that Read and CRIU read back. It refuses what
 // the format cannot say: a name that is no single word, and a value with a line break or NUL byte, or with a
 // backslash at its end or before a quote.
+//
+// A value is put into quotes only if it needs them: CRIU 4.2.1 refuses many a line with a quoted blank, such as the one
+// that its manual shows as an example (see [NeedsQuotes]).
 func Format(name string, value ...string) (string, error) {
 	if name == "" || strings.ContainsAny(name, " \t\r\n\v\f\"#\x00") {
 		return "", fmt.Errorf("%q cannot be the name of an option in a configuration file", name)
@@ -140,7 +143,17 @@ func Format(name string, value ...string) (string, error) {
 		case strings.HasSuffix(v, `\`) || strings.Contains(v, `\"`):
 			return "", fmt.Errorf("the value %q of %s has a backslash where a configuration file takes it for an escape", v, name)
 		}
+		if !NeedsQuotes(v) {
+			line += " " + v
+			continue
+		}
 		line += ` "` + strings.ReplaceAll(v, `"`, `\"`) + `"`
 	}
 	return line + "\n", nil
+}
+
+// NeedsQuotes reports whether a value has to stand in quotes. CRIU 4.2.1 reads `root "/tmp a"` and refuses
+// `root "/tmp/x/yyy a"`: what is to be read by it is better named in another way.
+func NeedsQuotes(value string) bool {
+	return value == "" || value[0] == '#' || strings.ContainsAny(value, " \t\r\v\f\"")
 }

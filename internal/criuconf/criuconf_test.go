@@ -81,7 +81,9 @@ func TestFormat(t *testing.T) {
 		want  string // "" where it must be refused
 	}{
 		{"log-pid", nil, "log-pid\n"},
-		{"libdir", []string{"/usr/lib/criu"}, "libdir \"/usr/lib/criu\"\n"},
+		{"libdir", []string{"/usr/lib/criu"}, "libdir /usr/lib/criu\n"},
+		{"libdir", []string{"#a"}, "libdir \"#a\"\n"},
+		{"libdir", []string{"a#b\\c"}, "libdir a#b\\c\n"},
 		{"libdir", []string{`a "b" # c`}, "libdir \"a \\\"b\\\" # c\"\n"},
 		{"libdir", []string{""}, "libdir \"\"\n"},
 		{"libdir", []string{"a\nb"}, ""},

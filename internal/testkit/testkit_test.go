@@ -333,3 +333,29 @@ func TestInheritedFilesStayHere(t *testing.T) {
 		t.Errorf("a child of a test has, %v\n%s", err, output)
 	}
 }
+
+func TestAwaitFreeIDs(t *testing.T) {
+	Need(t, Busybox)
+	v := VictimSpec{Name: BusyboxPath, Args: []string{"sh", "-c", "echo ready; sleep 1000"}}.Start(t)
+	images := t.TempDir()
+	for _, name := range []string{fmt.Sprintf("core-%d.img", v.Pid), "core-x.img", "inventory.img"} {
+		if err := os.WriteFile(filepath.Join(images, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	if isFree(t, null, v.Pid) {
+		t.Error("a process's id is free")
+	}
+	if err := v.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	AwaitFreeIDs(t, images)
+	if !isFree(t, null, v.Pid) {
+		t.Error("the id is not free")
+	}
+}

@@ -123,11 +123,13 @@ func actions() []function {
 			doc: "Compares the CPU with what criu_cpuinfo_dump() wrote: 0 if images from there can be restored here."},
 		{name: "page_server", ret: "int", extension: true, params: []param{{"int *%s", "port"}},
 			doc: "Starts a page server in the background, which writes to the images directory and listens where\n" +
-				"criu_set_page_server_address_port() says (port 0: any). Returns its pid, and its port in *port unless NULL."},
+				"criu_set_page_server_address_port() says (port 0: any). Returns its pid, or 0 where the peer does not tell (CRIU\n" +
+				"tells of a child only), and its port in *port unless NULL. It ends with its first connection."},
 		{name: "page_server_child", ret: "int", extension: true, params: []param{{"int *%s", "port"}},
 			doc: "The same, as a child of the peer, which stays until criu_wait_pid() or the end of the options."},
 		{name: "wait_pid", ret: "int", extension: true, params: []param{{"int %s", "pid"}, {"int *%s", "status"}},
-			doc: "Waits for the page server that criu_page_server_child() started; *status is as from waitpid()."},
+			doc: "Waits for the page server that criu_page_server_child() started; *status is as from waitpid(). -EINVAL\n" +
+				"where it had ended before, and CRIU, which then waits itself, no longer knows how."},
 	}
 }
 

@@ -32,6 +32,11 @@ func newReal(t *testing.T) *realCRIU {
 	return r
 }
 
+// in returns the same for a subtest.
+func (r *realCRIU) in(t *testing.T) *realCRIU {
+	return &realCRIU{t: t, lib: r.lib, prog: r.prog, dir: testkit.DiskDir(t)}
+}
+
 // images returns a new directory.
 func (r *realCRIU) images(name string) string {
 	r.t.Helper()
@@ -145,7 +150,7 @@ func TestRealPeers(t *testing.T) {
 	socket := r.startService()
 	for _, peer := range []string{"bin", "sk:" + socket, "fd:" + socket} {
 		t.Run(peer[:min(3, len(peer))], func(t *testing.T) {
-			r := &realCRIU{t: t, lib: r.lib, prog: r.prog, dir: testkit.DiskDir(t)}
+			r := r.in(t)
 			r.act(peer, "check", r.dir).want("check 0 0")
 			r.act(peer, "version", r.dir).want(`version 40\d\d\d 0`)
 			v := r.victim("counter")
@@ -223,7 +228,7 @@ func TestRealSelfDump(t *testing.T) {
 		{name: "subreaper", peer: "bin", args: []string{"subreaper"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			r := &realCRIU{t: t, lib: r.lib, prog: r.prog, dir: testkit.DiskDir(t)}
+			r := r.in(t)
 			img, out := r.images("img"), filepath.Join(r.dir, "out")
 			cmd := with(command(t, r.prog, append([]string{tt.peer, "self", img, "out=" + out, "log=dump.log"}, tt.args...)...),
 				libraryPath(r.lib))
@@ -268,13 +273,17 @@ func TestRealNamespaces(t *testing.T) {
 		%[1]s bin dump %[3]s pid=$pid log=dump.log | tee %[2]s/said
 		grep -q "dump 0 0" %[2]s/said
 		wait $pid || echo dumped $?
-		%[1]s bin restore_child_kill %[3]s log=restore.log`
+		%[1]s bin restore_child_kill %[3]s log=restore.log
+		%[1]s bin self %[4]s out=%[2]s/self log=dump.log </dev/null || echo self $?
+		%[1]s bin restore_child %[4]s log=restore.log`
 	out := output{t, run(t, with(command(t, "unshare", "-m", "-p", "-f", "--mount-proc", "--kill-child", "sh", "-c",
-		fmt.Sprintf(script, r.prog, r.dir, r.images("inner-img"))), libraryPath(r.lib)))}
+		fmt.Sprintf(script, r.prog, r.dir, r.images("inner-img"), r.images("self-img"))), libraryPath(r.lib)))}
 	out.want("dump 0 0")
 	out.want("dumped 137")
 	out.want(`restore_child_kill [1-9]\d* 0`)
 	out.want("waited 9")
+	out.want("self 137")
+	out.want(fmt.Sprintf("waited %d", 17<<8))
 
 	// With a service outside: pids are those of the service, descriptors the caller's.
 	for _, peer := range []string{"sk:" + socket, "fd:" + socket} {
@@ -297,6 +306,7 @@ func TestRealOptions(t *testing.T) {
 	r := newReal(t)
 
 	t.Run("config file", func(t *testing.T) {
+		r := r.in(t)
 		config := filepath.Join(r.dir, "criu.conf")
 		must(t, os.WriteFile(config, []byte("log-file from-config.log\n"), 0o644))
 		img := r.images("config-img")
@@ -307,6 +317,7 @@ func TestRealOptions(t *testing.T) {
 	})
 
 	t.Run("join_ns", func(t *testing.T) {
+		r := r.in(t)
 		v := r.victim("joining")
 		img := r.images("join-img")
 		r.act("bin", "dump", img, "pid="+strconv.Itoa(v.pid)).want("dump 0 0")
@@ -339,25 +350,32 @@ func TestRealOptions(t *testing.T) {
 	})
 
 	t.Run("bad descriptor", func(t *testing.T) {
+		r := r.in(t)
 		out := r.act("bin", "dump", r.images("bad"), "pid=1", "dirfd=99")
 		out.want(`dump -52 \d+`)
 		out.want("errmsg .+")
 	})
 
 	t.Run("images_dir", func(t *testing.T) {
+		r := r.in(t)
 		v := r.victim("by-path")
 		img := r.images("path-img")
 		r.act("bin", "dump", "/nonexistent", "pid="+strconv.Itoa(v.pid), "images_dir="+img).want(`dump (0 0|-52 \d+)`)
 	})
 
 	t.Run("page server", func(t *testing.T) {
+		r := r.in(t)
 		out := r.act("bin", "page_server", r.images("ps"))
-		out.want("page_server 1 0 port 1")
-		out.want("wait_pid status 1")
-		out.want("page_server 0 0")
+		out.want("child 1 0 port 1")
+		// CRIU's handler of SIGCHLD may have waited for the server first, and then WAIT_PID is refused.
+		out.want("wait_pid (0 0 status 1|-22 0 status 0)")
+		out.want("background 1 port 1")
+		out.want("left 1 port 1")
+		out.want("children 0")
 	})
 
 	t.Run("no criu", func(t *testing.T) {
+		r := r.in(t)
 		t.Setenv("PATH", "/nonexistent")
 		out := r.act("bin", "check", r.dir)
 		out.want("check -70 2")

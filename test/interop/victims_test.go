@@ -131,6 +131,7 @@ func TestVictimsSurviveCRIU(t *testing.T) {
 			if _, err := victim.Wait(); err != nil {
 				t.Fatal(err)
 			}
+			testkit.AwaitFreeIDs(t, images)
 			criu(t, images, "restore", "-d")
 			victim.Restored()
 			victim.MustVerify()

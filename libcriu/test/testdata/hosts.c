@@ -495,6 +495,8 @@ static int mode_limits(void)
 	return 0;
 }
 
+#ifndef SANITIZED /* a sanitizer has a malloc of its own */
+
 /* Memory that runs out at each allocation in turn. */
 
 static long fail_at = -1; /* counts down; the allocation at 0 fails */
@@ -592,6 +594,8 @@ static int mode_nomem(void)
 	return 0;
 }
 
+#endif
+
 int main(int argc, char **argv)
 {
 	const char *mode = argc > 1 ? argv[1] : "";
@@ -622,7 +626,9 @@ int main(int argc, char **argv)
 		return mode_subreaper();
 	if (!strcmp(mode, "limits"))
 		return mode_limits();
+#ifndef SANITIZED
 	if (!strcmp(mode, "nomem"))
 		return mode_nomem();
+#endif
 	return 2;
 }

@@ -15,6 +15,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -79,6 +80,18 @@ static int connect_to(const char *path)
 	if (connect(fd, (struct sockaddr *)&a, sizeof(a)))
 		perror(path);
 	return fd;
+}
+
+/* A page server ends with its first connection. */
+static void visit(int port)
+{
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons((uint16_t)port) };
+	int s = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	if (connect(s, (struct sockaddr *)&a, sizeof(a)))
+		perror("connect");
+	close(s);
 }
 
 static const char *word(const char *arg, const char *name)
@@ -182,24 +195,25 @@ int main(int argc, char **argv)
 	} else if (!strcmp(action, "page_server")) {
 		criu_set_page_server_address_port("127.0.0.1", 0);
 		ret = criu_page_server_child(&port);
-		printf("page_server %d %d port %d\n", ret > 0, errno, port > 0);
+		printf("child %d %d port %d\n", ret > 0, errno, port > 0);
 		if (ret > 0) {
-			struct sockaddr_in {
-				sa_family_t family;
-				uint16_t port;
-				uint32_t addr;
-				char zero[8];
-			} a = { AF_INET, (uint16_t)((port & 0xff) << 8 | port >> 8), 0x0100007f, { 0 } };
-			int s = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-			/* One that connects and goes away ends it. */
-			if (connect(s, (struct sockaddr *)&a, sizeof(a)))
-				perror("connect");
-			close(s);
+			visit(port);
 			status = -1;
 			ret = criu_wait_pid(ret, &status);
-			printf("wait_pid status %d\n", status >= 0);
+			printf("wait_pid %d %d status %d\n", ret, ret ? errno : 0, status >= 0);
 		}
+		/* In the background; and one that nobody waits for. */
+		port = -1;
+		ret = criu_page_server(&port);
+		printf("background %d port %d\n", ret >= 0, port > 0);
+		visit(port);
+		port = -1;
+		ret = criu_page_server_child(&port);
+		printf("left %d port %d\n", ret > 0, port > 0);
+		visit(port);
+		criu_free_opts();
+		printf("children %d\n", waitpid(-1, NULL, WNOHANG) >= 0);
+		ret = criu_init_opts();
 	} else if (!strcmp(action, "self")) {
 		/* Two lives: the one that dumps, and the restored one, which comes back from the same call. */
 		int fd = open(out, O_WRONLY | O_CREAT | O_APPEND, 0600);

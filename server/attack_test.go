@@ -1,0 +1,541 @@
+package server
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"stasis.example/criu"
+	"stasis.example/criu/criutest"
+	"stasis.example/criu/rpc"
+	"stasis.example/internal/rpctable"
+	"stasis.example/internal/testkit"
+)
+
+// Each rule has an attack, made by a process of another user's. With the rule it fails; without, it succeeds: else it
+// would show nothing about the rule.
+func eachWay(t *testing.T, rule string, attack func(t *testing.T, off string) (succeeded bool, detail string)) {
+	t.Helper()
+	testkit.Need(t, testkit.Root)
+	for _, off := range []string{"", rule} {
+		name := "with the rule"
+		if off != "" {
+			name = "without the rule"
+		}
+		t.Run(name, func(t *testing.T) {
+			succeeded, detail := attack(t, off)
+			if succeeded != (off != "") {
+				t.Errorf("the attack succeeded: %v; %s", succeeded, detail)
+			}
+		})
+	}
+}
+
+// yes is a peer that does whatever it is asked, behind a socket that everyone may connect to.
+func yes(t *testing.T, scripts ...criutest.Script) (*criutest.Peer, string) {
+	t.Helper()
+	if len(scripts) == 0 {
+		scripts = []criutest.Script{{criutest.Serve()}}
+	}
+	p := criutest.NewPeer(t, scripts...)
+	path := p.Service().Path
+	if err := os.Chmod(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(path, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	return p, "socket:" + path
+}
+
+// reached says whether a request got through to the peer.
+func reached(p *criutest.Peer, t rpc.ReqType) bool {
+	for _, req := range p.Requests() {
+		if req.Type == t {
+			return true
+		}
+	}
+	return false
+}
+
+// secretOf is a file that only its owner can read or write.
+func secretOf(t *testing.T, uid int) string {
+	t.Helper()
+	path := filepath.Join(dirOf(t, uid), "secret")
+	if err := os.WriteFile(path, []byte("secret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(path, uid, uid); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// The log goes where a symbolic link of the attacker's leads, which root could write to.
+func TestAttackLogThroughSymlink(t *testing.T) {
+	testkit.Need(t, testkit.CRIU)
+	eachWay(t, "become", func(t *testing.T, off string) (bool, string) {
+		s := startServer(t, testkit.CRIUPath(t), off)
+		secret, images := secretOf(t, victor), dirOf(t, mallory)
+		if err := os.Symlink(secret, filepath.Join(images, "dump.log")); err != nil {
+			t.Fatal(err)
+		}
+		resp := s.mustAsk(attack{Type: rpc.ReqDump, PID: int32(victimOf(t, mallory).Pid), Images: images,
+			Opts: map[string]any{"LogFile": "dump.log", "LeaveRunning": true}}, mallory)
+		content, err := os.ReadFile(secret)
+		return err != nil || string(content) != "secret", text(resp)
+	})
+}
+
+// Somebody else's process is dumped, and its memory read from the images. It takes both rules to be off: the kernel
+// says no, too.
+func TestAttackForeignProcess(t *testing.T) {
+	testkit.Need(t, testkit.CRIU)
+	eachWay(t, "ownTree,afterFreeze,become", func(t *testing.T, off string) (bool, string) {
+		s := startServer(t, testkit.CRIUPath(t), off)
+		images := dirOf(t, mallory)
+		resp := s.mustAsk(attack{Type: rpc.ReqDump, PID: int32(victimOf(t, victor).Pid), Images: images,
+			Opts: map[string]any{"LeaveRunning": true, "LogFile": "dump.log", "LogLevel": 4}}, mallory)
+		log, _ := os.ReadFile(filepath.Join(images, "dump.log"))
+		// Root without CAP_SYS_RESOURCE gets as far as the memory, and no further.
+		pages, err := os.Stat(filepath.Join(images, "pages-1.img"))
+		return err == nil && pages.Size() > 0, fmt.Sprintf("%s\n%s", text(resp), tail(string(log), 1500))
+	})
+}
+
+// mixedTree starts a process of the attacker's, one child of which runs with another user's rights.
+func mixedTree(t *testing.T, uid uint32) *testkit.Victim {
+	t.Helper()
+	return testkit.VictimSpec{Name: testkit.BusyboxPath, Dir: dirOf(t, int(uid)), SysProcAttr: as(new(exec.Cmd), uid).SysProcAttr,
+		Args: []string{"sh", "-c", setuidSleep(t, victor) + " 1000 & echo ready; wait"}}.Start(t)
+}
+
+func tail(text string, most int) string { return text[max(0, len(text)-most):] }
+
+// The tree's root is the attacker's, but below it is somebody else's.
+func TestAttackForeignChild(t *testing.T) {
+	testkit.Need(t, testkit.Busybox)
+	eachWay(t, "ownTree,afterFreeze", func(t *testing.T, off string) (bool, string) {
+		p, peer := yes(t)
+		s := startServer(t, peer, off)
+		root := mixedTree(t, mallory)
+		testkit.WaitFor(t, "the child to become another user's", func() bool {
+			children, err := childrenOf(root.Pid, root.Pid)
+			if err != nil || len(children) != 1 {
+				return false
+			}
+			st, err := readStatus(children[0], children[0])
+			return err == nil && st.uids[1] == victor
+		})
+		resp := s.mustAsk(attack{Type: rpc.ReqDump, PID: int32(root.Pid), Images: dirOf(t, mallory)}, mallory)
+		return resp.Success && reached(p, rpc.ReqDump), text(resp)
+	})
+}
+
+// The tree becomes somebody else's between the check and the freeze.
+func TestAttackTreeThatChanges(t *testing.T) {
+	eachWay(t, "afterFreeze", func(t *testing.T, off string) (bool, string) {
+		change, changed := make(chan bool), make(chan bool)
+		_, peer := yes(t, criutest.Script{criutest.Func(func(c *criutest.Conn) error {
+			req, err := c.Recv()
+			if err != nil {
+				return err
+			}
+			change <- true
+			<-changed
+			goOn := true
+			if n := req.Opts.NotifyScripts; n != nil && *n {
+				if goOn, err = c.Notify("network-lock", 0); err != nil {
+					return err
+				}
+			}
+			return c.Send(&rpc.Resp{Type: rpc.ReqDump, Success: goOn})
+		})})
+		s := startServer(t, peer, off)
+		target := as(exec.Command("/bin/sh", "-c", "read go; exec "+setuidSleep(t, victor)+" 1000"), mallory)
+		in, err := target.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer in.Close()
+		if err := target.Start(); err != nil {
+			t.Fatal(err)
+		}
+		testkit.OpenProcess(t, target.Process.Pid)
+		type answer struct {
+			resp *rpc.Resp
+			err  error
+		}
+		answered := make(chan answer, 1)
+		images := dirOf(t, mallory)
+		go func() {
+			resp, err := s.ask(attack{Type: rpc.ReqDump, PID: int32(target.Process.Pid), Images: images}, mallory)
+			answered <- answer{resp, err}
+		}()
+		select {
+		case <-change:
+		case a := <-answered:
+			t.Fatalf("answered before the peer was asked: %+v", a)
+		}
+		if _, err := in.Write([]byte("go\n")); err != nil {
+			t.Fatal(err)
+		}
+		testkit.WaitFor(t, "the target to become another user's", func() bool {
+			st, err := readStatus(target.Process.Pid, target.Process.Pid)
+			return err == nil && st.uids[1] == victor
+		})
+		changed <- true
+		a := <-answered
+		if a.err != nil {
+			t.Fatal(a.err)
+		}
+		return a.resp.Success, text(a.resp)
+	})
+}
+
+// setuidSleep is a program that sleeps with the rights of a user.
+func setuidSleep(t *testing.T, uid int) string {
+	t.Helper()
+	path := filepath.Join(openDir(t), "sleep")
+	program, err := os.ReadFile("/bin/sleep")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, program, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(path, uid, uid); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(path, 0o755|os.ModeSetuid); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// Every option that is root's alone is refused to somebody who is not, one by one, and gets through without the rule.
+func TestAttackOptionsOfRoot(t *testing.T) {
+	values := map[string]any{
+		"PS": rpc.PageServerInfo{Port: new(int32(1))}, "Veths": []rpc.VethPair{{IfIn: "a", IfOut: "b"}},
+		"ExtMnt": []rpc.ExtMountMap{{Key: "/a", Val: "/b"}}, "CgRoot": []rpc.CgroupRoot{{Path: "/a"}},
+		"JoinNS": []rpc.JoinNamespace{{NS: "net", NSFile: "1"}}, "InheritFD": []rpc.InheritFD{{Key: "pipe[1]", FD: 0}},
+		"StatusFD": 0, "PidfdStoreSk": 0,
+	}
+	eachWay(t, "table", func(t *testing.T, off string) (bool, string) {
+		p, peer := yes(t)
+		s := startServer(t, peer, off)
+		allowed, refused := []string(nil), []string(nil)
+		kind := reflect.TypeFor[rpc.Opts]()
+		for i, row := range rpctable.Options() {
+			if row.Who == rpctable.Anyone {
+				continue
+			}
+			field := kind.Field(i)
+			value, ok := values[field.Name]
+			if !ok {
+				value = harmful(t, field.Type, row)
+			}
+			// A check has nothing that could be refused for another reason.
+			resp := s.mustAsk(attack{Type: rpc.ReqCheck, Opts: map[string]any{field.Name: value}}, mallory)
+			if resp.Success {
+				allowed = append(allowed, row.Name)
+				continue
+			}
+			refused = append(refused, row.Name)
+			if off == "" && !strings.Contains(text(resp), row.Name) {
+				t.Errorf("%s is refused without being named: %s", row.Name, text(resp))
+			}
+		}
+		_ = p
+		if len(allowed) > 0 && len(refused) > 0 {
+			t.Errorf("some got through (%v), some did not (%v)", allowed, refused)
+		}
+		return len(allowed) > 0, fmt.Sprint("refused ", refused)
+	})
+}
+
+// harmful is a value other than what the option's absence means.
+func harmful(t *testing.T, typ reflect.Type, row rpctable.Field) any {
+	t.Helper()
+	switch {
+	case row.Card == rpctable.Repeated:
+		return []string{"x"}
+	case row.Kind == rpctable.Bool:
+		return true
+	case row.Kind == rpctable.String:
+		return "x"
+	case row.Kind == rpctable.Enum, row.Kind == rpctable.Uint32:
+		return 2
+	}
+	t.Fatalf("no value for %s, a %v", row.Name, typ)
+	return nil
+}
+
+// The table's rows and the fields of rpc.Opts are the same in the same order, which checkOptions rests on.
+func TestOptionsAreTheTables(t *testing.T) {
+	kind := reflect.TypeFor[rpc.Opts]()
+	rows := rpctable.Options()
+	if kind.NumField() != len(rows)+1 || kind.Field(len(rows)).Name != "Unknown" {
+		t.Fatalf("rpc.Opts has %d fields, the table %d rows", kind.NumField(), len(rows))
+	}
+	for i, row := range rows {
+		if got, want := strings.ToLower(kind.Field(i).Name), strings.ReplaceAll(row.Name, "_", ""); got != want {
+			t.Errorf("field %d is %s, row %d is %s", i, got, i, want)
+		}
+		if row.Who == 0 {
+			t.Errorf("%s: nobody has decided who may set it", row.Name)
+		}
+	}
+}
+
+// uid 0 in a namespace of its own is nobody here.
+func TestAttackRootElsewhere(t *testing.T) {
+	testkit.Need(t, testkit.Program("unshare"))
+	eachWay(t, "rootIsRoot", func(t *testing.T, off string) (bool, string) {
+		p, peer := yes(t)
+		s := startServer(t, peer, off)
+		a := s.clientCommand(attack{Type: rpc.ReqCheck, Opts: map[string]any{"ConfigFile": "/tmp/x"}}, 0)
+		cmd := testkit.InNamespaces(t.Context(), t, testProgram(t), a.Args[1:]...)
+		cmd.Dir = "/"
+		resp, err := outcome(cmd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.Success && reached(p, rpc.ReqCheck), text(resp)
+	})
+}
+
+// A pid is what it is to the client: pid 1 of a container is not the machine's.
+func TestAttackPIDOfAnotherNamespace(t *testing.T) {
+	testkit.Need(t, testkit.Program("unshare"), testkit.Program("setpriv"))
+	eachWay(t, "translate", func(t *testing.T, off string) (bool, string) {
+		p, peer := yes(t)
+		// Who owns the tree is not the question here.
+		s := startServer(t, peer, strings.TrimPrefix(off+",ownTree,afterFreeze", ","))
+		a := s.clientCommand(attack{Type: rpc.ReqDump, PID: 1, Images: dirOf(t, mallory)}, 0)
+		user := strconv.Itoa(mallory)
+		args := append([]string{"--reuid", user, "--regid", user, "--clear-groups", "--", "/bin/sh", "-c", `"$0" "$@"; exit`, testProgram(t)}, a.Args[1:]...)
+		cmd := testkit.InNamespaces(t.Context(), t, "setpriv", args...)
+		cmd.Dir = "/"
+		resp, err := outcome(cmd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, req := range p.Requests() {
+			if req.Type == rpc.ReqDump && *req.Opts.PID == 1 {
+				return true, "pid 1 reached the peer"
+			}
+		}
+		return false, text(resp)
+	})
+}
+
+// A client ends, and another process gets its pid: a descriptor of that one's is not the client's to give.
+func TestAttackReusedPID(t *testing.T) {
+	eachWay(t, "peerPIDFD,takeFiles,become,ownTree,afterFreeze", func(t *testing.T, off string) (bool, string) {
+		p, peer := yes(t)
+		s := startServer(t, peer, off, func(s *Server) { s.MaxWorkers = 1 })
+		// The service does not look at the attacker's connection while it has another.
+		held, err := (&criu.Service{Path: s.socket}).Open(t.Context(), criu.Call{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := held.Send(t.Context(), &rpc.Req{Type: rpc.ReqVersion, KeepOpen: new(true)}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := held.Recv(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		conn, pid := connectAndDie(t, s.socket)
+		images := openDir(t)
+		number := takePID(t, pid, images)
+		target := victimOf(t, victor)
+		held.Close()
+		req := &rpc.Req{Type: rpc.ReqDump, Opts: &rpc.Opts{ImagesDirFD: int32(number), PID: new(int32(target.Pid))}}
+		if err := unix.Send(conn, req.Append(nil), unix.MSG_NOSIGNAL); err != nil {
+			return false, err.Error()
+		}
+		buf := make([]byte, 4096)
+		n, _, err := unix.Recvfrom(conn, buf, 0)
+		if err != nil {
+			return false, err.Error()
+		}
+		resp := new(rpc.Resp)
+		if err := resp.Decode(buf[:n]); err != nil {
+			t.Fatal(err)
+		}
+		return resp.Success && reached(p, rpc.ReqDump), text(resp)
+	})
+}
+
+// connectAndDie returns a connection to the service that a process of the attacker's has made, which is no more, and
+// that process's pid.
+func connectAndDie(t *testing.T, socket string) (conn, pid int) {
+	t.Helper()
+	conn, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(conn) })
+	shared, err := unix.FcntlInt(uintptr(conn), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := os.NewFile(uintptr(shared), "socket")
+	defer f.Close()
+	cmd := as(exec.Command("/proc/self/exe", wordConnect, socket), mallory)
+	cmd.ExtraFiles, cmd.Dir = []*os.File{f}, "/"
+	if output, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("connect: %v: %s", err, output)
+	}
+	return conn, cmd.Process.Pid
+}
+
+// takePID starts a process of root's with a pid that was another's, and returns the number that the directory has there.
+func takePID(t *testing.T, pid int, dir string) (number int) {
+	t.Helper()
+	f, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for range 1000 {
+		if err := os.WriteFile("/proc/sys/kernel/ns_last_pid", []byte(strconv.Itoa(pid-1)), 0); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command("/bin/sleep", "1000")
+		cmd.ExtraFiles = []*os.File{f}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if cmd.Process.Pid == pid {
+			testkit.OpenProcess(t, pid)
+			return 3
+		}
+		cmd.Process.Kill()
+		cmd.Wait()
+	}
+	t.Fatalf("no process got the pid %d", pid)
+	return 0
+}
+
+// A client that cannot gain privileges does not shed that by having something restored: the worker, whose child the peer
+// is, cannot either.
+func TestAttackShedNoNewPrivs(t *testing.T) {
+	testkit.Need(t, testkit.Program("setpriv"))
+	eachWay(t, "confine", func(t *testing.T, off string) (bool, string) {
+		shed := make(chan bool, 1)
+		_, peer := yes(t, criutest.Script{criutest.Receive(), criutest.Func(func(c *criutest.Conn) error {
+			worker, err := c.ClientPID()
+			if err != nil {
+				return err
+			}
+			st, err := readStatus(worker, worker)
+			if err != nil {
+				return err
+			}
+			shed <- !st.noNewPrivs
+			return nil
+		}), criutest.Answer()})
+		s := startServer(t, peer, off)
+		ask := s.clientCommand(attack{Type: rpc.ReqRestore, Images: dirOf(t, mallory)}, mallory)
+		cmd := as(exec.Command("setpriv", append([]string{"--no-new-privs", "--", "/bin/sh", "-c", `"$0" "$@"; exit`, testProgram(t)}, ask.Args[1:]...)...), mallory)
+		cmd.Dir = "/"
+		resp, err := outcome(cmd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.Success && <-shed, text(resp)
+	})
+}
+
+// A client with a low limit does not get rid of it by having something restored.
+func TestAttackRaiseLimit(t *testing.T) {
+	testkit.Need(t, testkit.CRIU)
+	eachWay(t, "confine", func(t *testing.T, off string) (bool, string) {
+		s := startServer(t, testkit.CRIUPath(t), off)
+		images := dirOf(t, mallory)
+		target := restorableVictim(t, mallory)
+		if resp := s.mustAsk(attack{Type: rpc.ReqDump, PID: int32(target.Pid), Images: images}, mallory); !resp.Success {
+			t.Fatalf("the dump failed: %s", text(resp))
+		}
+		if _, err := target.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		ask := s.clientCommand(attack{Type: rpc.ReqRestore, Images: images}, mallory)
+		cmd := as(exec.Command("/bin/sh", append([]string{"-c", `ulimit -H -c 0; "$0" "$@"; exit`, testProgram(t)}, ask.Args[1:]...)...), mallory)
+		cmd.Dir = "/"
+		resp, err := outcome(cmd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if resp.Success {
+			target.Restored()
+		}
+		if !resp.Success {
+			t.Fatalf("the restore failed: %s", text(resp))
+		}
+		limits, err := os.ReadFile(procPath(target.Pid, "limits"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(limits)) {
+			if rest, ok := strings.CutPrefix(line, "Max core file size"); ok {
+				fields := strings.Fields(rest) // soft, hard, unit
+				return fields[1] != "0", strings.TrimSpace(line)
+			}
+		}
+		t.Fatal("no limit on core files")
+		return false, ""
+	})
+}
+
+// A client of other namespaces does not get out of them by having something restored.
+func TestAttackLeaveNamespaces(t *testing.T) {
+	testkit.Need(t, testkit.Program("unshare"), testkit.Program("setpriv"))
+	eachWay(t, "confine", func(t *testing.T, off string) (bool, string) {
+		p, peer := yes(t)
+		s := startServer(t, peer, off)
+		a := s.clientCommand(attack{Type: rpc.ReqRestore, Images: dirOf(t, mallory)}, 0)
+		user := strconv.Itoa(mallory)
+		cmd := testkit.InNamespaces(t.Context(), t, "setpriv", append([]string{"--reuid", user, "--regid", user, "--clear-groups", "--",
+			"/bin/sh", "-c", `"$0" "$@"; exit`, testProgram(t)}, a.Args[1:]...)...)
+		cmd.Dir = "/"
+		resp, err := outcome(cmd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.Success && reached(p, rpc.ReqRestore), text(resp)
+	})
+}
+
+// The log has a name in the directory, not one that leads out of it.
+func TestAttackLogOutside(t *testing.T) {
+	eachWay(t, "logFile", func(t *testing.T, off string) (bool, string) {
+		p, peer := yes(t)
+		s := startServer(t, peer, off)
+		resp := s.mustAsk(attack{Type: rpc.ReqCheck, Images: dirOf(t, mallory), Opts: map[string]any{"LogFile": "../../etc/x"}}, mallory)
+		return resp.Success && reached(p, rpc.ReqCheck), text(resp)
+	})
+}
+
+// testProgram is the path of a copy of this program that everyone may run.
+func testProgram(t *testing.T) string {
+	t.Helper()
+	program, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(openDir(t), "program")
+	if err := os.WriteFile(path, program, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}

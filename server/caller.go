@@ -1,0 +1,295 @@
+package server
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"stasis.example/criu"
+	"stasis.example/internal/linux"
+)
+
+// trust is how far a client's word goes.
+type trust int
+
+const (
+	// untrusted clients are worked for with their own rights.
+	untrusted trust = iota
+	// trusted clients could do by themselves whatever this process can do for them.
+	trusted
+	// direct clients have started this process for themselves (swrk): descriptors can be inherited from them and the
+	// tree can become their child.
+	direct
+)
+
+func (t trust) String() string {
+	return map[trust]string{untrusted: "not root", trusted: "root", direct: "parent"}[t]
+}
+
+// client is the process at the other end of a conversation.
+type client struct {
+	criu.Caller
+	trust trust
+	// why says what keeps an untrusted client with uid 0 from being root here.
+	why string
+	// elsewhere lists the kinds of namespaces that the client does not share with this process.
+	elsewhere []string
+}
+
+func (c *client) close() {
+	if c.PIDFD != nil {
+		c.PIDFD.Close()
+	}
+}
+
+func (c *client) String() string {
+	return fmt.Sprintf("pid %d, uid %d (%v)", c.PID, c.UID, c.trust)
+}
+
+// shares reports whether the client lives in this process's namespace of a kind.
+func (c *client) shares(kind string) bool {
+	for _, k := range c.elsewhere {
+		if k == kind {
+			return false
+		}
+	}
+	return true
+}
+
+// namespaceKinds are the files below /proc/PID/ns that a process's own view and reach depend on.
+var namespaceKinds = []string{"user", "pid", "mnt", "net", "ipc", "uts", "cgroup", "time"}
+
+// identify finds out who is at the other end of a connected socket. What the kernel noted when the client connected
+// (uid, gid, groups, and the process itself) decides; what /proc says about the process now can only take away.
+func identify(fd int, r rules) (*client, error) {
+	cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+	if err != nil {
+		return nil, os.NewSyscallError("getsockopt SO_PEERCRED", err)
+	}
+	c := &client{Caller: criu.Caller{PID: int(cred.Pid), UID: cred.Uid, GID: cred.Gid}}
+	if c.PID == 0 {
+		return nil, errors.New("the client is in a pid namespace that cannot be seen from here")
+	}
+	if c.Groups, err = linux.PeerGroups(fd); err != nil {
+		return nil, err
+	}
+	if c.PIDFD, err = holdPeer(fd, c, r); err != nil {
+		return nil, err
+	}
+	if err := c.examine(r); err != nil {
+		c.close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// holdPeer returns a pidfd of the process that made the connection.
+func holdPeer(fd int, c *client, r rules) (*os.File, error) {
+	var pidfd int
+	err := error(unix.ENOPROTOOPT)
+	if r.peerPIDFD {
+		pidfd, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PEERPIDFD)
+	}
+	if errors.Is(err, unix.ENOPROTOOPT) && (c.UID == 0 || !r.peerPIDFD) {
+		// Linux before 6.5. The pid may be another process's by now; that one, too, must turn out to be root.
+		pidfd, err = unix.PidfdOpen(c.PID, 0)
+	}
+	switch {
+	case errors.Is(err, unix.ENOPROTOOPT):
+		return nil, fmt.Errorf("this kernel cannot hold on to the process that connected (SO_PEERPIDFD, Linux 6.5), without which only root is served: %w", err)
+	case err != nil:
+		return nil, fmt.Errorf("the process that connected, pid %d, is gone: %w", c.PID, err)
+	}
+	unix.CloseOnExec(pidfd)
+	return os.NewFile(uintptr(pidfd), "client process"), nil
+}
+
+// alive is an error when the client's process has ended, so that its pid may mean another process.
+func (c *client) alive() error {
+	if err := unix.PidfdSendSignal(int(c.PIDFD.Fd()), 0, nil, 0); err != nil && !errors.Is(err, unix.EPERM) {
+		return fmt.Errorf("the process that connected, pid %d, is gone: %w", c.PID, err)
+	}
+	return nil
+}
+
+// examine decides on trust.
+func (c *client) examine(r rules) error {
+	status, err := readStatus(c.PID, c.PID)
+	if err != nil {
+		return c.gone(r, err)
+	}
+	ours, err := readStatus(os.Getpid(), os.Getpid())
+	if err != nil {
+		return err
+	}
+	for _, kind := range namespaceKinds {
+		same, err := sameFile(procPath(c.PID, "ns/"+kind), procPath(os.Getpid(), "ns/"+kind))
+		if err != nil || !same {
+			// What cannot be looked at is not ours. A kind that the kernel lacks is missing on both sides.
+			if errors.Is(err, unix.ENOENT) && c.aliveOrOff(r) == nil {
+				continue
+			}
+			c.elsewhere = append(c.elsewhere, kind)
+		}
+	}
+	if r.peerPIDFD {
+		// All that was read is the client's only if it has lived until now.
+		if err := c.alive(); err != nil {
+			return err
+		}
+	}
+	c.why = c.notRoot(status, ours, r)
+	if c.why == "" {
+		c.trust = trusted
+	}
+	return nil
+}
+
+func (c *client) aliveOrOff(r rules) error {
+	if !r.peerPIDFD {
+		return nil
+	}
+	return c.alive()
+}
+
+func (c *client) gone(r rules, err error) error {
+	if gone := c.aliveOrOff(r); gone != nil {
+		return gone
+	}
+	return fmt.Errorf("cannot look at the client, pid %d: %w", c.PID, err)
+}
+
+// notRoot says why a client cannot be trusted; "" means that it can be.
+func (c *client) notRoot(status, ours *taskStatus, r rules) string {
+	own := uint32(os.Geteuid())
+	if c.UID != own {
+		return fmt.Sprintf("its uid is %d", c.UID)
+	}
+	if !r.rootIsRoot {
+		return ""
+	}
+	for _, kind := range []string{"user", "pid", "mnt"} {
+		if !c.shares(kind) {
+			return fmt.Sprintf("it is in another %s namespace", kind)
+		}
+	}
+	if own == 0 && status.capEffective&(1<<unix.CAP_SYS_ADMIN) == 0 {
+		return "it lacks CAP_SYS_ADMIN"
+	}
+	if own != 0 && ours.capPermitted&^status.capPermitted != 0 {
+		return "it lacks capabilities that this service has"
+	}
+	return ""
+}
+
+// taskStatus is what /proc/PID/task/TID/status says about a thread's credentials (proc_pid_status(5)).
+type taskStatus struct {
+	uids, gids     []uint32 // real, effective, saved, file system
+	groups         []uint32
+	nsPIDs         []int // its pid in each pid namespace from the reader's down to its own
+	capInheritable uint64
+	capPermitted   uint64
+	capEffective   uint64
+	capBounding    uint64
+	capAmbient     uint64
+	noNewPrivs     bool
+	seccomp        int
+	owner          uint32 // of the file: 0 where the process is not dumpable, else its effective uid
+}
+
+func readStatus(pid, tid int) (*taskStatus, error) {
+	f, err := os.Open(procPath(pid, "task/"+strconv.Itoa(tid)+"/status"))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return nil, os.NewSyscallError("fstat", err)
+	}
+	var buf bytes.Buffer
+	if _, err := buf.ReadFrom(f); err != nil {
+		return nil, err
+	}
+	s, err := parseStatus(buf.String())
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", f.Name(), err)
+	}
+	s.owner = st.Uid
+	return s, nil
+}
+
+func parseStatus(text string) (*taskStatus, error) {
+	s := &taskStatus{}
+	seen := 0
+	for line := range strings.Lines(text) {
+		key, value, _ := strings.Cut(line, ":")
+		value = strings.TrimSpace(value)
+		var err error
+		switch key {
+		case "Uid":
+			s.uids, err = numbers[uint32](value)
+		case "Gid":
+			s.gids, err = numbers[uint32](value)
+		case "Groups":
+			s.groups, err = numbers[uint32](value)
+		case "NSpid":
+			s.nsPIDs, err = numbers[int](value)
+		case "CapInh":
+			s.capInheritable, err = strconv.ParseUint(value, 16, 64)
+		case "CapPrm":
+			s.capPermitted, err = strconv.ParseUint(value, 16, 64)
+		case "CapEff":
+			s.capEffective, err = strconv.ParseUint(value, 16, 64)
+		case "CapBnd":
+			s.capBounding, err = strconv.ParseUint(value, 16, 64)
+		case "CapAmb":
+			s.capAmbient, err = strconv.ParseUint(value, 16, 64)
+		case "NoNewPrivs":
+			s.noNewPrivs = value != "0"
+			continue
+		case "Seccomp":
+			s.seccomp, err = strconv.Atoi(value)
+		default:
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("the line %q: %w", strings.TrimSpace(line), err)
+		}
+		seen++
+	}
+	if seen < 9 || len(s.uids) != 4 || len(s.gids) != 4 {
+		return nil, errors.New("it lacks lines on credentials")
+	}
+	return s, nil
+}
+
+func numbers[N int | uint32](text string) (list []N, err error) {
+	for field := range strings.FieldsSeq(text) {
+		n, err := strconv.ParseUint(field, 10, 32)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, N(n))
+	}
+	return list, nil
+}
+
+func procPath(pid int, name string) string { return "/proc/" + strconv.Itoa(pid) + "/" + name }
+
+// sameFile reports whether two paths, symbolic links followed, lead to one file.
+func sameFile(a, b string) (bool, error) {
+	var x, y unix.Stat_t
+	if err := unix.Stat(a, &x); err != nil {
+		return false, &os.PathError{Op: "stat", Path: a, Err: err}
+	}
+	if err := unix.Stat(b, &y); err != nil {
+		return false, &os.PathError{Op: "stat", Path: b, Err: err}
+	}
+	return x.Dev == y.Dev && x.Ino == y.Ino, nil
+}

@@ -1,0 +1,307 @@
+package server
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"stasis.example/criu"
+	"stasis.example/criu/rpc"
+	"stasis.example/internal/testkit"
+)
+
+// CRIU's own C library, as a program that loads it would use it.
+const libcriuClient = `
+import ctypes, os, sys
+lib, socket, images, pid = sys.argv[1], sys.argv[2].encode(), sys.argv[3], int(sys.argv[4])
+c = ctypes.CDLL(lib)
+def expect(what, got, want):
+    if got != want:
+        sys.exit("%s: %d, want %d" % (what, got, want))
+expect("init", c.criu_init_opts(), 0)
+c.criu_set_service_address(socket)
+expect("check", c.criu_check(), 0)
+if c.criu_get_version() < 30000:
+    sys.exit("version")
+class Features(ctypes.Structure):
+    _fields_ = [("mem_track", ctypes.c_bool), ("lazy_pages", ctypes.c_bool), ("pidfd_store", ctypes.c_bool)]
+f = Features(True, True, True)
+expect("feature check", c.criu_feature_check(ctypes.byref(f), ctypes.sizeof(f)), 0)
+if not f.pidfd_store:
+    sys.exit("no pidfd_store")
+notes = []
+@ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+def notify(action, arg):
+    notes.append(action)
+    return 0
+fd = os.open(images, os.O_RDONLY | os.O_DIRECTORY)
+c.criu_set_images_dir_fd(fd)
+c.criu_set_log_file(b"libcriu.log")
+c.criu_set_log_level(4)
+c.criu_set_notify_cb(notify)
+c.criu_set_pid(pid)
+c.criu_set_leave_running(True)
+expect("dump that leaves it running", c.criu_dump(), 0)
+c.criu_set_leave_running(False)
+expect("dump", c.criu_dump(), 0)
+if b"post-dump" not in notes:
+    sys.exit("notifications: %r" % notes)
+print("dumped", flush=True)
+sys.stdin.readline()
+expect("restore", c.criu_restore(), pid)
+expect("dump of nobody", (c.criu_set_pid(4194303), c.criu_dump())[1], -52)
+`
+
+func TestLibcriu(t *testing.T) {
+	testkit.Need(t, testkit.Root, testkit.CRIU, testkit.Python, testkit.VictimProgram("counter"))
+	lib := testkit.ToolPath(t, "criu", "libcriu", "libcriu.so.2")
+	s := startServer(t, testkit.CRIUPath(t), "")
+	v := testkit.StartVictim(t, "counter")
+	runClient(t, v, libcriuClient, lib, s.socket, t.TempDir(), strconv.Itoa(v.Pid))
+}
+
+const pycriuClient = `
+import os, sys
+sys.path.insert(0, sys.argv[1])
+import pycriu
+socket, images, pid = sys.argv[2], sys.argv[3], int(sys.argv[4])
+c = pycriu.criu()
+c.use_sk(socket)
+c.check()
+c.opts.images_dir_fd = os.open(images, os.O_RDONLY | os.O_DIRECTORY)
+c.opts.log_file = "pycriu.log"
+c.opts.pid = pid
+c.dump()
+print("dumped", flush=True)
+sys.stdin.readline()
+if c.restore().pid != pid:
+    sys.exit("restored under another pid")
+`
+
+func TestPycriu(t *testing.T) {
+	testkit.Need(t, testkit.Root, testkit.CRIU, testkit.VictimProgram("counter"), testkit.Feature("python3-protobuf", func() error {
+		if err := exec.Command(testkit.PythonPath, "-c", "import google.protobuf").Run(); err != nil {
+			return testkit.Missing("python3 cannot import google.protobuf")
+		}
+		return nil
+	}))
+	dir := testkit.ToolPath(t, "criu", "python")
+	s := startServer(t, testkit.CRIUPath(t), "")
+	v := testkit.StartVictim(t, "counter")
+	runClient(t, v, pycriuClient, dir, s.socket, t.TempDir(), strconv.Itoa(v.Pid))
+}
+
+// runClient runs a client that says when it has dumped the victim and goes on to restore it.
+func runClient(t *testing.T, v *testkit.Victim, script string, args ...string) {
+	t.Helper()
+	cmd := exec.Command(testkit.PythonPath, append([]string{"-c", script}, args...)...)
+	cmd.Env = append(os.Environ(), "LD_LIBRARY_PATH="+filepath.Dir(args[0]))
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "dumped\n" {
+		cmd.Process.Kill()
+		cmd.Wait()
+		t.Fatalf("the client said %q, %v; %s", line, err, said.String())
+	}
+	if _, err := v.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := in.Write([]byte("\n")); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Fatalf("%v: %s", err, said.String())
+	}
+	v.Restored()
+	v.MustVerify()
+}
+
+// dial connects by hand.
+func dial(t *testing.T, s *testService) int {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: s.socket}); err != nil {
+		t.Fatal(err)
+	}
+	return fd
+}
+
+// answer reads one response.
+func answer(t *testing.T, fd int) (*rpc.Resp, error) {
+	t.Helper()
+	buf := make([]byte, 1<<16)
+	n, _, err := unix.Recvfrom(fd, buf, 0)
+	if err != nil {
+		return nil, err
+	}
+	if n == 0 {
+		return nil, errors.New("the conversation ended without an answer")
+	}
+	resp := new(rpc.Resp)
+	return resp, resp.Decode(buf[:n])
+}
+
+// Clients that behave badly hurt nobody else, and are told what is wrong where that can be done.
+func TestBadClients(t *testing.T) {
+	testkit.Need(t, testkit.Root)
+	_, peer := yes(t)
+	s := startServer(t, peer, "")
+	version := func() {
+		t.Helper()
+		if _, err := criu.New(&criu.Service{Path: s.socket}).Version(t.Context()); err != nil {
+			t.Error("another client meanwhile:", err)
+		}
+	}
+	t.Run("says nothing", func(t *testing.T) {
+		fd := dial(t, s)
+		version()
+		unix.Close(fd)
+	})
+	t.Run("half a request", func(t *testing.T) {
+		fd := dial(t, s)
+		defer unix.Close(fd)
+		req := (&rpc.Req{Type: rpc.ReqCheck, Opts: &rpc.Opts{ImagesDirFD: -1, LogFile: new("long enough")}}).Append(nil)
+		if err := unix.Send(fd, req[:len(req)-3], 0); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := answer(t, fd)
+		if err != nil || resp.Success || resp.Type != rpc.ReqEmpty || !strings.Contains(text(resp), "cannot be read") {
+			t.Errorf("answered %+v, %v", resp, err)
+		}
+		version()
+	})
+	t.Run("too much", func(t *testing.T) {
+		fd := dial(t, s)
+		defer unix.Close(fd)
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, 8<<20); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Send(fd, make([]byte, 3<<20), 0); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := answer(t, fd)
+		if err != nil || resp.CrErrno == nil || *resp.CrErrno != int32(syscall.EMSGSIZE) {
+			t.Errorf("answered %+v, %v", resp, err)
+		}
+		version()
+	})
+	t.Run("253 descriptors", func(t *testing.T) {
+		fd := dial(t, s)
+		defer unix.Close(fd)
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		fds := make([]int, 253)
+		for i := range fds {
+			fds[i] = int(w.Fd())
+		}
+		req := (&rpc.Req{Type: rpc.ReqVersion, KeepOpen: new(true)}).Append(nil)
+		if err := unix.Sendmsg(fd, req, unix.UnixRights(fds...), nil, 0); err != nil {
+			t.Fatal(err)
+		}
+		if resp, err := answer(t, fd); err != nil || !resp.Success {
+			t.Errorf("answered %+v, %v", resp, err)
+		}
+		// The conversation goes on, and yet nobody has the pipe's other end any more.
+		w.Close()
+		if n, err := r.Read(make([]byte, 1)); n != 0 || err == nil {
+			t.Errorf("the pipe: %d, %v, want its end", n, err)
+		}
+	})
+	t.Run("a wrong answer to a notification", func(t *testing.T) {
+		v := testkit.StartVictim(t, "counter")
+		fd := dial(t, s)
+		defer unix.Close(fd)
+		dir, err := os.Open(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer dir.Close()
+		req := &rpc.Req{Type: rpc.ReqDump, Opts: &rpc.Opts{ImagesDirFD: int32(dir.Fd()), PID: new(int32(v.Pid)), NotifyScripts: new(true)}}
+		if err := unix.Send(fd, req.Append(nil), 0); err != nil {
+			t.Fatal(err)
+		}
+		if resp, err := answer(t, fd); err != nil || resp.Type != rpc.ReqNotify {
+			t.Fatalf("answered %+v, %v", resp, err)
+		}
+		if err := unix.Send(fd, (&rpc.Req{Type: rpc.ReqVersion}).Append(nil), 0); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := answer(t, fd)
+		if err != nil || resp.Success || resp.Type != rpc.ReqDump || !strings.Contains(text(resp), "answered a notification with VERSION") {
+			t.Errorf("answered %+v, %v: %s", resp, err, text(resp))
+		}
+	})
+	t.Run("rounds that end wrongly", func(t *testing.T) {
+		v := testkit.StartVictim(t, "counter")
+		dir, err := os.Open(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer dir.Close()
+		opts := &rpc.Opts{ImagesDirFD: int32(dir.Fd()), PID: new(int32(v.Pid))}
+		for _, tc := range []struct {
+			last rpc.ReqType
+			ok   bool
+		}{{rpc.ReqDump, true}, {rpc.ReqVersion, false}} {
+			fd := dial(t, s)
+			for _, step := range []rpc.ReqType{rpc.ReqPreDump, rpc.ReqPreDump, tc.last} {
+				if err := unix.Send(fd, (&rpc.Req{Type: step, Opts: opts}).Append(nil), 0); err != nil {
+					t.Fatal(err)
+				}
+				resp, err := answer(t, fd)
+				if err != nil || resp.Success != (tc.ok || step == rpc.ReqPreDump) {
+					t.Errorf("%v: %+v, %v", step, resp, err)
+				}
+				if step == rpc.ReqVersion && (resp.Type != rpc.ReqEmpty || !strings.Contains(text(resp), "only PRE_DUMP or DUMP may follow")) {
+					t.Errorf("%v: %v, %s", step, resp.Type, text(resp))
+				}
+			}
+			unix.Close(fd)
+		}
+	})
+}
+
+// A page server that is the peer's child is answered with PAGE_SERVER, and can be waited for.
+func TestPageServerChild(t *testing.T) {
+	testkit.Need(t, testkit.Root, testkit.CRIU)
+	s := startServer(t, testkit.CRIUPath(t), "")
+	ps, err := criu.New(&criu.Service{Path: s.socket}).PageServerChild(t.Context(), criu.PageServerOptions{ImagesDir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ps.Close()
+	p := testkit.OpenProcess(t, ps.PID)
+	if err := p.Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	status, err := ps.Wait(t.Context())
+	if err != nil || status != criu.WaitStatus(syscall.SIGKILL) {
+		t.Errorf("its end: %v, %v", status, err)
+	}
+}

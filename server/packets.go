@@ -1,0 +1,212 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"stasis.example/criu/rpc"
+)
+
+// sendPatience is how long a client may leave its answer unread once its socket's buffer is full.
+const sendPatience = 30 * time.Second
+
+var (
+	errTooLong   = errors.New("the request is too long")
+	errMalformed = errors.New("the request cannot be read")
+)
+
+// packets is the server's end of a conversation: requests come in, responses go out. One goroutine may use it.
+type packets struct {
+	file *os.File
+	raw  syscall.RawConn
+	in   []byte // reused: what is decoded from it is copied
+	out  []byte
+}
+
+// newPackets takes over a connected SOCK_SEQPACKET socket.
+func newPackets(fd int) (*packets, error) {
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	file := os.NewFile(uintptr(fd), "client")
+	raw, err := file.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	return &packets{file: file, raw: raw}, nil
+}
+
+// close hangs up. What the client has sent and nobody will read is taken first, or its next read would find that the
+// connection was reset and not the answer.
+func (p *packets) close() {
+	p.raw.Control(func(fd uintptr) {
+		for range 16 {
+			if n, err := receive(int(fd), nil, unix.MSG_TRUNC|unix.MSG_DONTWAIT); err != nil || n == 0 {
+				break
+			}
+		}
+	})
+	p.file.Close()
+}
+
+// peek waits for the next request and leaves it in the socket, for drop to take or for a process that this one turns
+// into. The end of the conversation is io.EOF. Descriptors that a client sends along are never received.
+func (p *packets) peek(ctx context.Context) (*rpc.Req, error) {
+	defer p.until(ctx)()
+	var n int
+	var recvErr error
+	err := p.raw.Read(func(fd uintptr) bool {
+		n, recvErr = p.look(int(fd))
+		return !errors.Is(recvErr, unix.EAGAIN)
+	})
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	case err != nil:
+		return nil, err
+	case errors.Is(recvErr, unix.ECONNRESET):
+		return nil, io.EOF // it closed its end with answers of ours unread
+	case recvErr != nil:
+		return nil, recvErr
+	}
+	req := new(rpc.Req)
+	if err := req.Decode(p.in[:n]); err != nil {
+		return nil, fmt.Errorf("%w: %w", errMalformed, err)
+	}
+	return req, nil
+}
+
+func (p *packets) look(fd int) (int, error) {
+	size, err := receive(fd, nil, unix.MSG_PEEK|unix.MSG_TRUNC)
+	switch {
+	case err != nil:
+		return 0, err
+	case size == 0: // the end, or an empty packet, which no request is
+		return 0, io.EOF
+	case size > rpc.MaxMessage:
+		return 0, fmt.Errorf("%w: %d bytes, at most %d are accepted", errTooLong, size, rpc.MaxMessage)
+	case size > len(p.in):
+		p.in = make([]byte, max(size, 4096))
+	}
+	return receive(fd, p.in, unix.MSG_PEEK)
+}
+
+// drop takes the request that peek has seen.
+func (p *packets) drop() error {
+	var recvErr error
+	err := p.raw.Read(func(fd uintptr) bool {
+		_, recvErr = receive(int(fd), nil, unix.MSG_TRUNC)
+		return true // there is one
+	})
+	return errors.Join(err, recvErr)
+}
+
+func receive(fd int, buf []byte, flags int) (int, error) {
+	for {
+		n, _, err := unix.Recvfrom(fd, buf, flags)
+		if !errors.Is(err, unix.EINTR) {
+			return n, err
+		}
+	}
+}
+
+// next is peek and drop.
+func (p *packets) next(ctx context.Context) (*rpc.Req, error) {
+	req, err := p.peek(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return req, p.drop()
+}
+
+// send sends a response with files.
+func (p *packets) send(resp *rpc.Resp, files []*os.File) error {
+	p.out = resp.Append(p.out[:0])
+	var oob []byte
+	if len(files) > 0 {
+		fds := make([]int, len(files))
+		for i, f := range files {
+			fds[i] = int(f.Fd())
+		}
+		oob = unix.UnixRights(fds...)
+	}
+	p.file.SetWriteDeadline(time.Now().Add(sendPatience))
+	var sendErr error
+	err := p.raw.Write(func(fd uintptr) bool {
+		for {
+			sendErr = unix.Sendmsg(int(fd), p.out, oob, nil, unix.MSG_NOSIGNAL)
+			if !errors.Is(sendErr, unix.EINTR) {
+				return !errors.Is(sendErr, unix.EAGAIN)
+			}
+		}
+	})
+	if err == nil {
+		err = sendErr
+	}
+	return err
+}
+
+// until lets ctx end a wait for a request. The function that it returns must be called when the wait is over.
+func (p *packets) until(ctx context.Context) (stop func()) {
+	if ctx.Done() == nil {
+		return func() {}
+	}
+	var fired sync.WaitGroup
+	fired.Add(1)
+	cancel := context.AfterFunc(ctx, func() {
+		defer fired.Done()
+		p.file.SetReadDeadline(time.Unix(1, 0)) // in the past: wakes who waits
+	})
+	return func() {
+		if !cancel() {
+			fired.Wait()
+			p.file.SetReadDeadline(time.Time{})
+		}
+	}
+}
+
+// errClientGone is the end of a context that whileThere has made.
+var errClientGone = errors.New("the client has closed the conversation")
+
+// whileThere returns a context that ends when the client has been gone for the grace period. The function that it
+// returns must be called before anything else is done with the socket.
+func (p *packets) whileThere(ctx context.Context, grace time.Duration) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	watch, stop := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if !p.hungUp(watch) {
+			return
+		}
+		select {
+		case <-time.After(grace):
+			cancel(errClientGone)
+		case <-watch.Done():
+		}
+	}()
+	return ctx, func() {
+		stop()
+		<-done
+		cancel(nil)
+	}
+}
+
+// hungUp waits until the client has closed its end, or has sent something, or ctx ends. It reports the first.
+func (p *packets) hungUp(ctx context.Context) (gone bool) {
+	defer p.until(ctx)()
+	p.raw.Read(func(fd uintptr) bool {
+		n, err := receive(int(fd), nil, unix.MSG_PEEK|unix.MSG_TRUNC)
+		gone = err == nil && n == 0 || err != nil && !errors.Is(err, unix.EAGAIN)
+		return !errors.Is(err, unix.EAGAIN)
+	})
+	return gone
+}

@@ -1,0 +1,148 @@
+package server
+
+import (
+	"context"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"stasis.example/criu"
+	"stasis.example/criu/rpc"
+	"stasis.example/internal/testkit"
+)
+
+// soakVariable is how many times each client dumps and restores its process; 1 where it is not set.
+const soakVariable = "SERVER_TEST_SOAK"
+
+// Many clients at once, each with a process of its own: none is lost, and the service has no more descriptors after than
+// before.
+func TestManyClients(t *testing.T) {
+	testkit.Need(t, testkit.Root, testkit.CRIU, testkit.VictimProgram("counter"))
+	clients, rounds := 10, 1
+	if n, err := strconv.Atoi(os.Getenv(soakVariable)); err == nil {
+		clients, rounds = 50, n
+	}
+	s := startServer(t, testkit.CRIUPath(t), "")
+	client := criu.New(&criu.Service{Path: s.socket})
+	if _, err := client.Version(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	victims := make([]*testkit.Victim, clients)
+	for i := range victims {
+		victims[i] = testkit.StartVictim(t, "counter")
+	}
+	before := descriptors(t)
+	for range rounds {
+		var all sync.WaitGroup
+		for _, v := range victims {
+			dir := t.TempDir()
+			all.Go(func() {
+				if _, err := client.Dump(t.Context(), criu.DumpOptions{PID: v.Pid, ImagesDir: dir}); err != nil {
+					t.Error(err)
+					return
+				}
+				if _, err := v.Wait(); err != nil {
+					t.Error(err)
+					return
+				}
+				if _, err := client.Restore(t.Context(), criu.RestoreOptions{ImagesDir: dir}); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		if t.Failed() {
+			return
+		}
+		for _, v := range victims {
+			v.Restored()
+		}
+	}
+	testkit.WaitFor(t, "the workers' descriptors to be given back", func() bool {
+		return descriptors(t) <= before+rounds*clients // each victim is held by one more
+	})
+	for _, v := range victims {
+		v.MustVerify()
+	}
+}
+
+func descriptors(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
+}
+
+// Two clients that dump one process: one of them does, the other is told why it cannot, and the process lives.
+func TestTwoDumpsOfOneProcess(t *testing.T) {
+	testkit.Need(t, testkit.Root, testkit.CRIU, testkit.VictimProgram("counter"))
+	s := startServer(t, testkit.CRIUPath(t), "")
+	v := testkit.StartVictim(t, "counter")
+	client := criu.New(&criu.Service{Path: s.socket})
+	second := make(chan error, 1)
+	_, err := client.Dump(t.Context(), criu.DumpOptions{PID: v.Pid, ImagesDir: t.TempDir(), LeaveRunning: true,
+		Notify: onceFrozen(func() {
+			_, err := client.Dump(t.Context(), criu.DumpOptions{PID: v.Pid, ImagesDir: t.TempDir(), LeaveRunning: true})
+			second <- err
+		})})
+	if err != nil {
+		t.Error("the first:", err)
+	}
+	if err := <-second; err == nil || !strings.Contains(err.Error(), strconv.Itoa(v.Pid)) {
+		t.Errorf("the second: %v, want an error that names the process", err)
+	}
+	v.MustVerify()
+}
+
+// A client that is gone when its process is frozen: the dump is undone, and the process lives.
+func TestClientThatDiesInItsDump(t *testing.T) {
+	testkit.Need(t, testkit.Root, testkit.CRIU, testkit.VictimProgram("counter"))
+	s := startServer(t, testkit.CRIUPath(t), "")
+	v := testkit.StartVictim(t, "counter")
+	conn, err := (&criu.Service{Path: s.socket}).Open(t.Context(), criu.Call{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	req := &rpc.Req{Type: rpc.ReqDump, Opts: &rpc.Opts{ImagesDirFD: int32(dir.Fd()), PID: new(int32(v.Pid)), NotifyScripts: new(true)}}
+	if err := conn.Send(t.Context(), req); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		msg, err := conn.Recv(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if msg.Resp.Type != rpc.ReqNotify {
+			t.Fatalf("answered %+v", msg.Resp)
+		}
+		if frozenAt(msg.Resp.Notify) {
+			break
+		}
+		if err := conn.Send(t.Context(), &rpc.Req{Type: rpc.ReqNotify, NotifySuccess: new(true)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	conn.Close()
+	testkit.WaitFor(t, "the process to run again", func() bool { return v.State() == "S" || v.State() == "R" })
+	v.MustVerify()
+}
+
+// onceFrozen is a notification function that does something at the first notification from the frozen tree.
+func onceFrozen(do func()) func(context.Context, *criu.Event) error {
+	var once sync.Once
+	return func(_ context.Context, e *criu.Event) error {
+		if frozenAt(&rpc.Notify{Script: &e.Name}) {
+			once.Do(do)
+		}
+		return nil
+	}
+}

@@ -1,0 +1,195 @@
+package server
+
+import (
+	"context"
+	"os"
+	"testing"
+
+	gocriu "github.com/checkpoint-restore/go-criu/v8"
+	gorpc "github.com/checkpoint-restore/go-criu/v8/rpc"
+
+	"stasis.example/criu"
+	"stasis.example/criu/criutest"
+	"stasis.example/criu/rpc"
+	"stasis.example/internal/testkit"
+)
+
+// swrkOf is a swrk child that proxies to a CRIU.
+func swrkOf(t testing.TB) *criu.Swrk {
+	t.Helper()
+	return &criu.Swrk{Path: "/proc/self/exe", Env: append(os.Environ(), swrkVariable+"="+testkit.CRIUPath(t))}
+}
+
+func TestConformanceOfSwrk(t *testing.T) {
+	testkit.Need(t, testkit.Root, testkit.CRIU)
+	criutest.Run(t, criutest.Target{Can: criutest.Everything, Real: func(t testing.TB) criutest.Client { return criu.New(swrkOf(t)) }})
+}
+
+// The peer inherits what the client lets its swrk child inherit, under the number that it has there.
+func TestSwrkInheritedFiles(t *testing.T) {
+	testkit.Need(t, testkit.Root)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	for _, tc := range []struct {
+		name   string
+		number int32
+		ok     bool
+	}{{"inherited", 4, true}, {"of the server's own", 5, false}, {"none", 900, false}} {
+		t.Run(tc.name, func(t *testing.T) {
+			swrk := swrkOf(t)
+			swrk.ExtraFiles = []*os.File{w}
+			conn, err := swrk.Open(t.Context(), criu.Call{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			// A restore from nowhere fails, but by CRIU's word only where the descriptor was right.
+			dir, err := os.Open(t.TempDir())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer dir.Close()
+			req := &rpc.Req{Type: rpc.ReqRestore, Opts: &rpc.Opts{ImagesDirFD: int32(dir.Fd()),
+				InheritFD: []*rpc.InheritFD{{Key: "pipe[1]", FD: tc.number}}}}
+			if err := conn.Send(t.Context(), req); err != nil {
+				t.Fatal(err)
+			}
+			msg, err := conn.Recv(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			const noDescriptor = 9
+			refused := msg.Resp.CrErrno != nil && *msg.Resp.CrErrno == noDescriptor
+			if refused == tc.ok {
+				t.Errorf("descriptor %d: %v, %q", tc.number, msg.Resp.CrErrno, text(msg.Resp))
+			}
+		})
+	}
+}
+
+// go-criu's own client finds no difference.
+func TestGoCRIUClient(t *testing.T) {
+	testkit.Need(t, testkit.Root, testkit.CRIU, testkit.VictimProgram("counter"))
+	t.Setenv(swrkVariable, testkit.CRIUPath(t))
+	c := gocriu.MakeCriu()
+	c.SetCriuPath("/proc/self/exe")
+	version, err := c.GetCriuVersion()
+	if err != nil || version < 30000 {
+		t.Fatalf("version %d, %v", version, err)
+	}
+	v := testkit.StartVictim(t, "counter")
+	dir, err := os.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	opts := &gorpc.CriuOpts{Pid: new(int32(v.Pid)), ImagesDirFd: new(int32(dir.Fd())), LogFile: new("dump.log")}
+	noted := &noter{}
+	if err := c.Dump(opts, noted); err != nil {
+		t.Fatal(err)
+	}
+	if !noted.dumped {
+		t.Error("no notification came")
+	}
+	if _, err := v.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Restore(&gorpc.CriuOpts{ImagesDirFd: new(int32(dir.Fd())), LogFile: new("restore.log")}, noted); err != nil {
+		t.Fatal(err)
+	}
+	if noted.restored != int32(v.Pid) {
+		t.Errorf("restored as %d, want %d", noted.restored, v.Pid)
+	}
+	v.Restored()
+	v.MustVerify()
+}
+
+type noter struct {
+	gocriu.NoNotify
+	dumped   bool
+	restored int32
+}
+
+func (n *noter) PostDump() error             { n.dumped = true; return nil }
+func (n *noter) PostRestore(pid int32) error { n.restored = pid; return nil }
+
+// A process of root's that asks the service to dump itself is dumped, by a CRIU on its own connection; the connection
+// tells the restored copy that it is one.
+func TestSelfDumpThroughService(t *testing.T) {
+	testkit.Need(t, testkit.Root, testkit.CRIU, testkit.NoRaceDetector)
+	s := startServer(t, testkit.CRIUPath(t), "")
+	resp := s.mustAsk(attack{Type: rpc.ReqDump, Images: openDir(t), Opts: map[string]any{
+		"LeaveRunning": true, "LogFile": "dump.log", "LogLevel": 4, "ShellJob": true, "ExtUnixSk": true, "FileLocks": true}}, 0)
+	t.Logf("success %v, %s", resp.Success, text(resp))
+	if !resp.Success || resp.Dump == nil || resp.Dump.Restored == nil || *resp.Dump.Restored {
+		t.Errorf("answered success %v, dump %+v: %s", resp.Success, resp.Dump, text(resp))
+	}
+}
+
+// Somebody who is not root is told why that cannot be.
+func TestSelfDumpOfUser(t *testing.T) {
+	testkit.Need(t, testkit.Root, testkit.CRIU)
+	s := startServer(t, testkit.CRIUPath(t), "")
+	resp := s.mustAsk(attack{Type: rpc.ReqDump, Images: dirOf(t, mallory)}, mallory)
+	if resp.Success || text(resp) == "" {
+		t.Errorf("answered %+v", resp)
+	}
+	t.Log(text(resp))
+}
+
+// Somebody who is not root has a process of their own dumped and restored, with its pid.
+func TestUserDumpsAndRestores(t *testing.T) {
+	testkit.Need(t, testkit.Root, testkit.CRIU)
+	s := startServer(t, testkit.CRIUPath(t), "")
+	images, v := dirOf(t, mallory), restorableVictim(t, mallory)
+	if resp := s.mustAsk(attack{Type: rpc.ReqDump, PID: int32(v.Pid), Images: images, Notify: true}, mallory); !resp.Success {
+		t.Fatal(text(resp))
+	}
+	if _, err := v.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	resp := s.mustAsk(attack{Type: rpc.ReqRestore, Images: images}, mallory)
+	if !resp.Success || int(resp.Restore.PID) != v.Pid {
+		t.Fatalf("restore: %+v, %s", resp.Restore, text(resp))
+	}
+	v.Restored()
+	st, err := readStatus(v.Pid, v.Pid)
+	if err != nil || st.uids[0] != mallory || st.capPermitted != 0 {
+		t.Errorf("restored with %+v, %v", st, err)
+	}
+	v.MustVerify()
+}
+
+// The check after the freeze rests on this: in every dump CRIU notifies at least once while the tree is frozen.
+func TestCRIUTellsWhenTheTreeIsFrozen(t *testing.T) {
+	testkit.Need(t, testkit.Root, testkit.CRIU)
+	v := testkit.StartVictim(t, "counter")
+	seen := make(map[string]string)
+	_, err := criu.New(&criu.Swrk{Path: testkit.CRIUPath(t)}).Dump(t.Context(), criu.DumpOptions{PID: v.Pid, ImagesDir: t.TempDir(), LeaveRunning: true,
+		Notify: func(_ context.Context, e *criu.Event) error {
+			seen[e.Name] = v.State()
+			return nil
+		}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Log(seen)
+	frozen := false
+	for name, state := range seen {
+		if !frozenAt(&rpc.Notify{Script: &name}) {
+			continue
+		}
+		if state != "t" {
+			t.Errorf("at %s the tree is in state %q", name, state)
+		}
+		// A look after the tree was written comes too late for what is in the images, though not for the answer.
+		frozen = frozen || name != "post-dump"
+	}
+	if !frozen {
+		t.Error("there was no notification while the tree was frozen and not yet written")
+	}
+}

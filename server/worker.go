@@ -1,0 +1,122 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"stasis.example/criu"
+)
+
+// Options are what a conversation is held with.
+type Options struct {
+	// Transport reaches the peer that does the work. A [*Proxy] also takes connections over.
+	Transport criu.Transport
+	// TellCaller has the Transport told on whose behalf a request is made ([criu.Call]'s Caller), for an engine that
+	// judges by it. A peer that is a process of its own is not told: it runs with the client's rights.
+	TellCaller bool
+	// FirstRequest is how long a client may take to its first request; DefaultFirstRequest if zero.
+	FirstRequest time.Duration
+	// HangUpGrace is how long the peer may go on with a request whose client has hung up, before it is killed;
+	// DefaultHangUpGrace if zero.
+	HangUpGrace time.Duration
+	// Log takes what an administrator should know, one line; nil discards it.
+	Log func(format string, args ...any)
+
+	rules *rules // nil is all of them
+}
+
+// DefaultFirstRequest is how long a client may take, unless told otherwise, between its connect and its first request.
+const DefaultFirstRequest = 10 * time.Second
+
+// DefaultHangUpGrace is long: killing a peer in the middle of a dump may cost the dumped tree its life, and as a rule a
+// peer comes to an end by itself. It keeps one that hangs from holding a worker for ever.
+const DefaultHangUpGrace = 10 * time.Minute
+
+func (o *Options) setDefaults() {
+	if o.HangUpGrace == 0 {
+		o.HangUpGrace = DefaultHangUpGrace
+	}
+	if o.FirstRequest == 0 {
+		o.FirstRequest = DefaultFirstRequest
+	}
+	if o.Log == nil {
+		o.Log = func(string, ...any) {}
+	}
+	if o.rules == nil {
+		all := allRules()
+		o.rules = &all
+	}
+}
+
+var errEnding = errors.New("the service is ending")
+
+// Work is what a worker process does: it holds the conversation on descriptor 3, which its service has accepted, and
+// returns when the client has closed it or the service ends. It is called by the program that [Server.Worker] names.
+func Work(ctx context.Context, o Options) error {
+	o.setDefaults()
+	for _, fd := range []int{workerConn, workerControl} {
+		unix.CloseOnExec(fd)
+	}
+	var ending context.CancelCauseFunc
+	ctx, ending = context.WithCancelCause(ctx)
+	defer ending(nil)
+	if err := unix.SetNonblock(workerControl, true); err != nil {
+		return os.NewSyscallError("fcntl", err)
+	}
+	control := os.NewFile(workerControl, "control") // non-blocking, so that Close ends the read
+	done := make(chan struct{})
+	defer func() { control.Close(); <-done }()
+	go func() {
+		defer close(done)
+		io.Copy(io.Discard, control) // until the service closes its end, or is gone
+		ending(errEnding)
+	}()
+	front, err := newPackets(workerConn)
+	if err != nil {
+		return err
+	}
+	defer front.close()
+	c, err := identify(workerConn, *o.rules)
+	if err != nil {
+		front.send(response(0, err), nil)
+		return err
+	}
+	defer c.close()
+	if os.Getenv(trustVariable) != trusted.String() {
+		c.trust, c.why = untrusted, fmt.Sprintf("its uid is %d", c.UID)
+	}
+	if c.trust == untrusted && o.rules.become && uint32(os.Geteuid()) != c.UID {
+		return fmt.Errorf("this worker has the uid %d, but its client has %d", os.Geteuid(), c.UID)
+	}
+	return converse(ctx, front, c, o)
+}
+
+// Swrk holds a conversation with the parent process on an inherited descriptor, as `criu swrk FD` does, until the parent
+// closes it.
+func Swrk(ctx context.Context, fd int, o Options) error {
+	o.setDefaults()
+	o.FirstRequest = 0
+	typ, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	if err != nil || typ != unix.SOCK_SEQPACKET {
+		return fmt.Errorf("descriptor %d is not a SOCK_SEQPACKET socket", fd)
+	}
+	unix.CloseOnExec(fd)
+	front, err := newPackets(fd)
+	if err != nil {
+		return err
+	}
+	defer front.close()
+	c, err := identify(fd, *o.rules)
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	c.trust = direct
+	return converse(ctx, front, c, o)
+}
