@@ -1,8 +1,3 @@
-// Package linux is the engine's door to the kernel: every system call and ioctl that golang.org/x/sys/unix does not offer
-// in plain use, and every call by which the engine changes another process, goes through a [Kernel].
-//
-// The door has one hook. It is asked before each such call, may count it, fail it or never return, and so lets a test
-// stop the engine at its first step, its second, and so on until there is none left.
 package linux
 
 import (

@@ -1,6 +1,5 @@
 //go:build amd64
 
-// Package creds has credentials, limits, and what else a process may do.
 package creds
 
 import (

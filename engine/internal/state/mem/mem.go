@@ -1,6 +1,5 @@
 //go:build amd64
 
-// Package mem has the address space: its bounds, its mappings, and which of its pages have to be saved.
 package mem
 
 import (

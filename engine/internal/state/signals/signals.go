@@ -1,6 +1,5 @@
 //go:build amd64
 
-// Package signals has dispositions, masks and queued signals.
 package signals
 
 import (

@@ -1,6 +1,5 @@
 //go:build amd64
 
-// Package timers has the timers of a process: interval timers so far. POSIX timers are refused.
 package timers
 
 import (

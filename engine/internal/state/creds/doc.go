@@ -1,0 +1,2 @@
+// Package creds has credentials, limits, and what else a process may do.
+package creds

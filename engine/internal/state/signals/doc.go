@@ -1,0 +1,2 @@
+// Package signals has dispositions, masks and queued signals.
+package signals
