@@ -34,7 +34,18 @@ type DumpOptions struct {
 	// LeaveStopped leaves the process stopped, as by SIGSTOP. It goes before LeaveRunning.
 	LeaveStopped bool
 
+	// Stage, where it is set, is called at each stage of the dump, by CRIU's names; the dump waits for it, and ends when
+	// it returns an error. The pid is 0.
+	Stage func(name string, pid int) error
+
 	kernel *linux.Kernel // for tests
+}
+
+func (o *DumpOptions) stage(name string) error {
+	if o.Stage == nil {
+		return nil
+	}
+	return o.Stage(name, 0)
 }
 
 // Dump freezes a process to images. When it fails, or its context ends, the process goes on as it was.
@@ -51,14 +62,24 @@ func Dump(ctx context.Context, o DumpOptions) error {
 
 // dump is the order of events. The process is let go whatever happens, and killed only when all is written.
 func dump(t *ptrace.Tracer, o DumpOptions) error {
-	fs := proc.New(os.DirFS("/proc"))
+	if err := o.stage("pre-dump"); err != nil {
+		return err
+	}
 	p, err := remote.Freeze(t, o.PID)
 	if err != nil {
 		return err
 	}
-	d := &dumper{kernel: t.Kernel(), fs: fs, p: p, images: o.Images}
-	if err := d.run(); err != nil {
-		return errors.Join(err, p.Release())
+	d := &dumper{kernel: t.Kernel(), fs: proc.New(os.DirFS("/proc")), p: p, images: o.Images}
+	// There is no network to be locked yet, but who waits for the stage is told.
+	for _, step := range []func() error{
+		func() error { return o.stage("network-lock") },
+		d.run,
+		func() error { return o.stage("network-unlock") },
+		func() error { return o.stage("post-dump") },
+	} {
+		if err := step(); err != nil {
+			return errors.Join(err, p.Release())
+		}
 	}
 	switch {
 	case o.LeaveStopped:

@@ -18,7 +18,7 @@ import (
 	"stasis.example/internal/testkit"
 )
 
-func dumpTo(t *testing.T, dir string, o DumpOptions) error {
+func dumpTo(t testing.TB, dir string, o DumpOptions) error {
 	t.Helper()
 	d, err := image.OpenDir(dir)
 	if err != nil {
@@ -30,7 +30,7 @@ func dumpTo(t *testing.T, dir string, o DumpOptions) error {
 }
 
 // restoreByCRIU restores a directory with CRIU, in the background.
-func restoreByCRIU(t *testing.T, dir string) {
+func restoreByCRIU(t testing.TB, dir string) {
 	t.Helper()
 	cmd := exec.Command(testkit.CRIUPath(t), "restore", "-d", "-D", dir, "-v4", "-o", "restore.log")
 	if out, err := cmd.CombinedOutput(); err != nil {

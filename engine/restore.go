@@ -29,7 +29,23 @@ import (
 type RestoreOptions struct {
 	Images image.Dir
 
+	// Stage, where it is set, is called at each stage of the restore, by CRIU's names, with the pid of the process from
+	// setup-namespaces on; the restore waits for it, and ends when it returns an error.
+	Stage func(name string, pid int) error
+
 	kernel *linux.Kernel // for tests
+}
+
+func (o *RestoreOptions) stages(pid int, names ...string) error {
+	for _, name := range names {
+		if o.Stage == nil {
+			break
+		}
+		if err := o.Stage(name, pid); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Restore brings a process back from images, under its pid, as a child of the calling process, and returns the pid. When
@@ -40,7 +56,7 @@ func Restore(ctx context.Context, o RestoreOptions) (int, error) {
 		return 0, fmt.Errorf("restore: %w", err)
 	}
 	err = ptrace.Run(ctx, ptrace.Options{Kernel: o.kernel, ExitKill: true}, func(t *ptrace.Tracer) error {
-		return restore(t, o.Images, s)
+		return restore(t, o, s)
 	})
 	if err != nil {
 		return 0, fmt.Errorf("restore process %d: %w", s.PID, err)
@@ -49,7 +65,10 @@ func Restore(ctx context.Context, o RestoreOptions) (int, error) {
 }
 
 // restore is the order of events.
-func restore(t *ptrace.Tracer, d image.Dir, s *snapshot.Task) error {
+func restore(t *ptrace.Tracer, o RestoreOptions, s *snapshot.Task) error {
+	if err := o.stages(0, "pre-restore"); err != nil {
+		return err
+	}
 	p, err := makeProcess(t, s)
 	if err != nil {
 		if p != nil {
@@ -57,19 +76,27 @@ func restore(t *ptrace.Tracer, d image.Dir, s *snapshot.Task) error {
 		}
 		return err
 	}
-	r := &restorer{p: p, task: s, images: d, dir: proc.New(os.DirFS("/proc")).Process(s.PID)}
-	if err := r.run(); err != nil {
-		return errors.Join(err, p.Destroy())
+	r := &restorer{p: p, task: s, images: o.Images, dir: proc.New(os.DirFS("/proc")).Process(s.PID)}
+	for _, step := range []func() error{
+		func() error { return o.stages(s.PID, "setup-namespaces", "post-setup-namespaces") },
+		r.run,
+		func() error { return o.stages(s.PID, "post-restore", "network-unlock", "pre-resume") },
+	} {
+		if err := step(); err != nil {
+			return errors.Join(err, p.Destroy())
+		}
 	}
 	if s.Stopped {
 		if err := errors.Join(p.Restore(), p.Signal(unix.SIGSTOP)); err != nil {
 			return errors.Join(err, p.Destroy())
 		}
-		return p.LetGo()
-	}
-	if err := p.Release(); err != nil {
+		if err := p.LetGo(); err != nil {
+			return err
+		}
+	} else if err := p.Release(); err != nil {
 		return errors.Join(err, p.Destroy())
 	}
+	_ = o.stages(s.PID, "post-resume") // too late to change anything
 	return nil
 }
 

@@ -12,7 +12,7 @@ import (
 	"stasis.example/internal/testkit"
 )
 
-func restoreFrom(t *testing.T, dir string) (int, error) {
+func restoreFrom(t testing.TB, dir string) (int, error) {
 	t.Helper()
 	d, err := image.OpenDir(dir)
 	if err != nil {
