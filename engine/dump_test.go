@@ -50,6 +50,8 @@ var victims = [][]string{
 	{"blocked", "1", "1"},
 	{"blocked", "16", "3", "6"},
 	{"rseq"},
+	{"signals"},
+	{"threads"},
 }
 
 // TestDumpRestoredByCRIU dumps victims, lets CRIU restore them, and lets them check themselves.

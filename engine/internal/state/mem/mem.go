@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -106,6 +107,12 @@ func mapping(m *proc.Smap, mapped func(proc.Mapping, proc.VMFlags) (*snapshot.Fi
 		v.Kind, v.Advice = snapshot.VMAVvar, 1<<unix.MADV_DONTDUMP
 	case m.Flags&(proc.VMIO|proc.VMPFNMap) != 0:
 		return v, fmt.Errorf("%w: it is memory of a device", errors.ErrUnsupported)
+	case strings.HasPrefix(m.Path, "/dev/zero (deleted)"):
+		return v, fmt.Errorf("%w: it is shared anonymous memory", errors.ErrUnsupported)
+	case strings.HasPrefix(m.Path, "/memfd:"):
+		return v, fmt.Errorf("%w: it is of a memfd", errors.ErrUnsupported)
+	case strings.HasPrefix(m.Path, "/SYSV"):
+		return v, fmt.Errorf("%w: it is System V shared memory", errors.ErrUnsupported)
 	case m.Inode != 0:
 		f, err := mapped(m.Mapping, m.Flags)
 		if err != nil {
