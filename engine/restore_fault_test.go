@@ -27,6 +27,9 @@ const (
 )
 
 func TestMain(m *testing.M) {
+	if pid, err := strconv.Atoi(os.Getenv(envDump)); err == nil {
+		os.Exit(dumpWorker(pid))
+	}
 	if dir := os.Getenv(envImages); dir != "" {
 		os.Exit(restoreWorker(dir))
 	}
