@@ -1,7 +1,6 @@
 package criu
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -121,17 +120,25 @@ func memoryProgram(name string, elf []byte) (*os.File, error) {
 func detachProgram() []byte {
 	const headers, base = 64 + 56, 0x400000
 	size := uint64(headers + len(detachCode))
-	var b bytes.Buffer
-	b.WriteString("\x7fELF\x02\x01\x01" + "\x00\x00\x00\x00\x00\x00\x00\x00\x00") // 64-bit, little endian
-	for _, v := range []any{
-		uint16(2), uint16(elfMachine), uint32(1), // executable
-		uint64(base + headers), uint64(64), uint64(0), // entry, program header's offset, no sections
-		uint32(0), uint16(64), uint16(56), uint16(1), uint16(0), uint16(0), uint16(0),
-		uint32(1), uint32(5), // PT_LOAD, readable and executable
-		uint64(0), uint64(base), uint64(base), size, size, uint64(0x1000),
-	} {
-		binary.Write(&b, binary.LittleEndian, v)
+	le := binary.LittleEndian
+	b := []byte("\x7fELF\x02\x01\x01" + "\x00\x00\x00\x00\x00\x00\x00\x00\x00") // 64-bit, little endian
+	half := func(v uint16) { b = le.AppendUint16(b, v) }
+	word := func(v uint32) { b = le.AppendUint32(b, v) }
+	long := func(v uint64) { b = le.AppendUint64(b, v) }
+	half(2) // executable
+	half(elfMachine)
+	word(1)
+	long(base + headers)                             // entry
+	long(64)                                         // where the program header is
+	long(0)                                          // no sections
+	word(0)                                          // no flags
+	for _, v := range []uint16{64, 56, 1, 0, 0, 0} { // sizes and numbers of headers
+		half(v)
 	}
-	b.Write(detachCode)
-	return b.Bytes()
+	word(1)                                                         // PT_LOAD
+	word(5)                                                         // readable and executable
+	for _, v := range []uint64{0, base, base, size, size, 0x1000} { // the whole file, at base
+		long(v)
+	}
+	return append(b, detachCode...)
 }

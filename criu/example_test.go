@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -117,8 +116,8 @@ func ExampleClient_RestoreChild_containerRuntime() {
 	}
 	defer console.Close()
 	state, err := init.Wait(context.Background())
-	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-		fmt.Println(exit)
+	if err != nil {
+		log.Fatal(err)
 	}
-	fmt.Println(state.ExitCode())
+	fmt.Println(state.ExitCode(), state)
 }

@@ -51,10 +51,10 @@ func (c *Client) DumpIterative(ctx context.Context, o IterativeOptions) (Iterati
 			Kind: ErrOptions, Errno: errnoOf(err), Err: err}
 	}
 	if o.More == nil {
-		return bad(errors.New("More is nil; it decides when the rounds end"))
+		return bad(errors.New("no More function is set, which decides when the rounds end"))
 	}
 	if o.Dump.PeerImagesDir != "" {
-		return bad(errors.New("PeerImagesDir is set; the rounds' directories are made by the client, which needs ImagesDir or ImagesDirFile"))
+		return bad(errors.New("the option PeerImagesDir is set; the rounds' directories are made by the client, which needs ImagesDir or ImagesDirFile"))
 	}
 	e := newEncoder()
 	defer e.close()

@@ -456,6 +456,59 @@ func TestAttackShedNoNewPrivs(t *testing.T) {
 	})
 }
 
+// A client does not get out of its cgroup by having something restored: where the worker could not be put into it, as with
+// cgroups of version 1, there is no restore.
+func TestAttackLeaveCgroup(t *testing.T) {
+	testkit.Need(t, testkit.Program("setpriv"))
+	eachWay(t, "confine", func(t *testing.T, off string) (bool, string) {
+		group := cgroupFor(t)
+		outside := make(chan bool, 1)
+		_, peer := yes(t, criutest.Script{criutest.Receive(), criutest.Func(func(c *criutest.Conn) error {
+			worker, err := c.ClientPID()
+			if err != nil {
+				return err
+			}
+			groups, err := os.ReadFile(procPath(worker, "cgroup"))
+			outside <- !strings.Contains(string(groups), filepath.Base(group))
+			return err
+		}), criutest.Answer()})
+		s := startServer(t, peer, off)
+		ask := s.clientCommand(attack{Type: rpc.ReqRestore, Images: dirOf(t, mallory)}, 0)
+		user := strconv.Itoa(mallory)
+		cmd := as(exec.Command("/bin/sh", append([]string{"-c", `echo $$ > "$0/cgroup.procs" && exec "$@"`, group,
+			"setpriv", "--reuid", user, "--regid", user, "--clear-groups", "--", "/bin/sh", "-c", `"$0" "$@"; exit`, testProgram(t)}, ask.Args[1:]...)...), 0)
+		cmd.Dir = "/"
+		resp, err := outcome(cmd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.Success && <-outside, text(resp)
+	})
+}
+
+// cgroupFor makes a cgroup, in the first hierarchy that there is.
+func cgroupFor(t *testing.T) string {
+	t.Helper()
+	var dir string
+	testkit.Need(t, testkit.Feature("cgroups that can be made", func() error {
+		for _, root := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/pids"} {
+			if _, err := os.Stat(filepath.Join(root, "cgroup.procs")); err == nil {
+				dir = root
+				return nil
+			}
+		}
+		return testkit.Missing("there is none below /sys/fs/cgroup")
+	}))
+	group, err := os.MkdirTemp(dir, "stasis-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		testkit.WaitFor(t, "the cgroup to be empty", func() bool { return unix.Rmdir(group) == nil })
+	})
+	return group
+}
+
 // A client with a low limit does not get rid of it by having something restored.
 func TestAttackRaiseLimit(t *testing.T) {
 	testkit.Need(t, testkit.CRIU)

@@ -38,6 +38,18 @@ func (c *client) checkConfinement() error {
 	case ours.capBounding&^theirs.capBounding != 0:
 		return refusal(syscall.EPERM, "the client's capability bounding set is smaller than a restored process's would be")
 	}
+	// The service has started this process in the client's cgroup where it could (version 2).
+	theirGroups, err := os.ReadFile(procPath(c.PID, "cgroup"))
+	if err != nil {
+		return err
+	}
+	ourGroups, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(theirGroups, ourGroups) {
+		return refusal(syscall.EPERM, "the client is in a cgroup of its own, and a restored process would not be in it")
+	}
 	if label := lsmLabel(c.PID); label != "" && label != lsmLabel(os.Getpid()) {
 		return refusal(syscall.EPERM, "the client is confined by a security module (%s), which a restored process would not be", label)
 	}

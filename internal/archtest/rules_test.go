@@ -17,6 +17,7 @@ func sound() fstest.MapFS {
 			"<!-- end -->\n| `golang.org/x/sys` | all | |\n| `q.example/q` | tests | |\n",
 		"low/low.go":                 "// Package low is below.\npackage low\n\nimport (\n\t\"fmt\"\n\t\"syscall\"\n)\n\n// X prints.\nfunc X() { fmt.Println() }\n\n// E is an error.\ntype E struct{}\n\nfunc (E) Error() string { return \"\" }\n\n// Is compares.\nfunc (E) Is(err error) bool { return err == ErrX }\n\nfunc f(e struct{ Errno syscall.Errno }) bool { return e.Errno == syscall.EPERM }\n\n// ErrX is one.\nvar ErrX error\n",
 		"high/high.go":               "// Package high is above.\npackage high\n\nimport (\n\t\"golang.org/x/sys/unix\"\n\t\"m.example/low\"\n)\n\n// Y calls.\nfunc Y() { low.X(); unix.Getpid() }\n",
+		"high/trace_test.go":         "package high_test\n\nimport \"golang.org/x/sys/unix\"\n\nvar _ = unix.PtraceSeize\n",
 		"high/high_test.go":          "package high_test\n\nimport (\n\t_ \"m.example/high\"\n\t_ \"m.example/internal/testkit\"\n\t_ \"q.example/q/sub\"\n)\n",
 		"internal/testkit/kit.go":    "// Package testkit skips.\npackage testkit\n\nimport \"testing\"\n\nfunc F(t *testing.T) { t.Skip() }\n",
 		"internal/linux/linux.go":    "// Package linux calls.\npackage linux\n\nimport \"golang.org/x/sys/unix\"\n\nfunc init() { runtime.LockOSThread() }\n\nfunc F() { unix.RawSyscall(1, 2, 3, 4); unix.PtraceCont(1, 2) }\n",
