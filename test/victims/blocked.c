@@ -1,10 +1,10 @@
 /*
- * blocked [MIB [THREADS]]: up to eight threads in the middle of things, beside MIB of memory (1) with known contents. Each
- * goes through its call, or its registers, again and again, and checks what came of it: a sleep must take its time, no
- * call may fail with EINTR where no handler has run, memory, vector registers, flags, masks and pending signals must be
- * as they were. Asked, it says "rounds" and for each thread how often it has gone round: all must grow. The kinds, the
- * first for the main thread, which answers: sigsuspend by a 20 ms timer, nanosleep, poll, futex, read, ppoll, and two
- * that compute.
+ * blocked [MIB [THREADS [FIRST]]]: up to eight threads in the middle of things, beside MIB of memory (1) with known
+ * contents: the main thread and others of the kinds from FIRST (1). Each goes through its call, or its registers, again
+ * and again, and checks what came of it: a sleep must take its time, no call may fail with EINTR where no handler has
+ * run, memory, vector registers, flags, masks and pending signals must be as they were. Asked, it says "rounds" and for
+ * each thread how often it has gone round: all must grow. The kinds, the first for the main thread, which answers:
+ * sigsuspend by a 20 ms timer, nanosleep, poll, futex, read, ppoll, and two that compute.
  */
 #include "victim.h"
 
@@ -19,7 +19,7 @@ enum { MAIN, SLEEP, POLL, FUTEX, READ, PPOLL, COMPUTE, COMPUTE2, KINDS };
 
 static volatile uint64_t rounds[KINDS], ticks;
 static int words[2], silence[2];
-static long threads;
+static long threads, first;
 static const struct timespec tenth = { 0, 100000000 };
 
 static double now(void)
@@ -156,7 +156,8 @@ int main(int argc, char **argv)
 	victim_init(argc, argv);
 	length = victim_number(1, 1) << 17;
 	threads = victim_number(2, KINDS);
-	if (pipe(words) || pipe(silence))
+	first = victim_number(3, 1);
+	if (first < COMPUTE && threads > POLL && (pipe(words) || pipe(silence)))
 		victim_die("pipe");
 	memory = mmap(NULL, length * 8, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (memory == MAP_FAILED)
@@ -172,10 +173,10 @@ int main(int argc, char **argv)
 	sigaction(SIGWINCH, &action, NULL);
 	kill(getpid(), SIGWINCH);
 	sigprocmask(SIG_BLOCK, NULL, &mask);
-	for (long kind = 1; kind < threads; kind++) {
+	for (long i = 1; i < threads; i++) {
 		pthread_t t;
 
-		if (pthread_create(&t, NULL, run, (void *)kind))
+		if (pthread_create(&t, NULL, run, (void *)(first + i - 1)))
 			victim_die("thread");
 	}
 	setitimer(ITIMER_REAL, &timer, NULL);
@@ -191,7 +192,7 @@ int main(int argc, char **argv)
 			victim_fail("sigsuspend returned and no handler ran");
 		check_signals(MAIN, &mask);
 		rounds[MAIN]++;
-		if (rounds[MAIN] % 8 == 0 && threads > READ && write(words[1], "x", 1) != 1)
+		if (rounds[MAIN] % 8 == 0 && first < COMPUTE && threads > READ && write(words[1], "x", 1) != 1)
 			victim_fail("write to a pipe: errno %d", errno);
 		for (int i = 0; i < 4096; i++, at = (at + 1) % length)
 			if (memory[at] != victim_word(1, at) + (sabotage && at == 7)) {
@@ -203,12 +204,14 @@ int main(int argc, char **argv)
 			int n = 0;
 
 			victim_asked_on = 0;
-			for (int kind = 0; kind < threads; kind++)
-				n += sprintf(line + n, " %lu", (unsigned long)rounds[kind]);
+			for (int i = 0; i < threads; i++)
+				n += sprintf(line + n, " %lu", (unsigned long)rounds[i ? first + i - 1 : MAIN]);
 			victim_say("rounds%s", line);
 		}
 	}
-	if (signal(SIGALRM, SIG_DFL) != on_tick || signal(SIGWINCH, SIG_DFL) != on_tick)
+	/* Asked for, not set: a signal that is ignored by default is no longer pending then, and the threads look for it. */
+	if (sigaction(SIGALRM, NULL, &action) || action.sa_handler != on_tick || sigaction(SIGWINCH, NULL, &action) ||
+	    action.sa_handler != on_tick)
 		victim_fail("a signal's handler");
 	victim_ok();
 }

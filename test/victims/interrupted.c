@@ -14,6 +14,7 @@
 
 static volatile unsigned long handled, interrupted;
 static int silence[2];
+static pthread_t main_thread;
 
 static void on_signal(int signo)
 {
@@ -29,6 +30,11 @@ static void *answer(void *argument)
 
 	for (;;) {
 		sigwait(&asking, &signo);
+		/* Spoiled, the main thread takes a handler's run for none: interrupt it until it has noticed. */
+		while (signo == SIGUSR1 && sabotage && !victim_failed) {
+			pthread_kill(main_thread, SIGRTMIN);
+			usleep(1000);
+		}
 		if (signo == SIGUSR1)
 			victim_ok();
 		victim_say("handled %lu interrupted %lu", handled, interrupted);
@@ -92,6 +98,7 @@ int main(int argc, char **argv)
 		for (;;)
 			pause();
 	}
+	main_thread = pthread_self();
 	if (pthread_create(&t, NULL, answer, &asking))
 		victim_die("thread");
 	if (strcmp(name, "suspend") == 0) {
