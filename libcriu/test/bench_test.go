@@ -122,7 +122,7 @@ func writeTable(b *testing.B, table string, rounds int) {
 			cpu, _, _ = strings.Cut(after, "\n")
 		}
 	}
-	kernel := strings.TrimSpace(run(b, exec.Command("uname", "-r")))
+	kernel, _, _ := strings.Cut(strings.TrimSpace(run(b, exec.Command("uname", "-r"))), "-")
 	text := fmt.Sprintf(`# libcriu, measured
 
 Written by `+"`STASIS_WRITE_BENCH=1 go test -run '^$' -bench AgainstReference ./libcriu/test`"+`: medians of %d rounds, in
