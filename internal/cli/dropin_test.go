@@ -170,11 +170,11 @@ func TestDropIn(t *testing.T) {
 					}
 					if d.victim != nil && d.victim.Gone() {
 						d.victim.Wait()
-						if unix.Kill(d.victim.Pid, 0) == nil {
+						switch {
+						case status != 0: // what a failed restore has made is killed, and may take a moment to be gone
+							testkit.WaitFor(t, "the victim to be gone", func() bool { return unix.Kill(d.victim.Pid, 0) != nil })
+						case unix.Kill(d.victim.Pid, 0) == nil:
 							d.victim.Restored()
-							if status != 0 { // it was killed, and may take a moment to be gone
-								d.victim.Wait()
-							}
 						}
 					}
 					outcomes[i] = append(outcomes[i], d.outcome(status, stdout))
