@@ -13,6 +13,7 @@ const (
 	ptraceCont          = 7
 	ptraceDetach        = 17
 	ptraceSyscall       = 24
+	ptraceSetOptions    = 0x4200
 	ptraceGetRegSet     = 0x4204
 	ptraceSetRegSet     = 0x4205
 	ptraceSeize         = 0x4206
@@ -55,6 +56,12 @@ func (k *Kernel) ptrace(name string, request, tid int, addr, data uintptr) (int,
 // Seize makes the calling thread the tracer of a task, which goes on running.
 func (k *Kernel) Seize(tid int, options uint) error {
 	_, err := k.ptrace("ptrace(PTRACE_SEIZE)", ptraceSeize, tid, 0, uintptr(options))
+	return err
+}
+
+// SetOptions changes the options of a stopped tracee.
+func (k *Kernel) SetOptions(tid int, options uint) error {
+	_, err := k.ptrace("ptrace(PTRACE_SETOPTIONS)", ptraceSetOptions, tid, 0, uintptr(options))
 	return err
 }
 

@@ -1,6 +1,7 @@
 package ptrace
 
 import (
+	"context"
 	"fmt"
 	"time"
 
@@ -47,7 +48,10 @@ func (th *Thread) Gone() bool { return th.gone }
 // Wait waits until the thread stops. It fails with ErrGone when the thread ends, with ErrTimeout when it does not stop,
 // and with the context's error when that ends.
 func (th *Thread) Wait() (Stop, error) {
-	deadline := time.Now().Add(patience)
+	return th.waitUntil(time.Now().Add(patience))
+}
+
+func (th *Thread) waitUntil(deadline time.Time) (Stop, error) {
 	for try := 0; ; try++ {
 		s, ok, err := th.Poll()
 		if err != nil || ok {
@@ -57,6 +61,16 @@ func (th *Thread) Wait() (Stop, error) {
 			return Stop{}, fmt.Errorf("task %d: %w", th.TID, err)
 		}
 	}
+}
+
+// WaitLong waits like Wait for something that takes longer, and that the end of the context does not cut short: a table of calls
+// that is under way.
+func (th *Thread) WaitLong() (s Stop, err error) {
+	err = th.tracer.WithContext(context.WithoutCancel(th.tracer.ctx), func() error {
+		s, err = th.waitUntil(time.Now().Add(longPatience))
+		return err
+	})
+	return s, err
 }
 
 // pause is what a wait does between two looks. Most stops come within some ten microseconds, less than the kernel takes
@@ -120,6 +134,11 @@ func (th *Thread) Detach() error {
 		th.tracer.held--
 	}
 	return err
+}
+
+// Keep lets the thread, which must be stopped, live on when the tracer dies, though it was seized to be killed then.
+func (th *Thread) Keep() error {
+	return th.tracer.kernel.SetOptions(th.TID, th.tracer.options&^linux.OptExitKill)
 }
 
 func (th *Thread) resumed(err error) error {

@@ -193,3 +193,6 @@ func parseStop(status uint32) Stop {
 
 // patience is how long a tracee may take to stop.
 const patience = 10 * time.Second
+
+// longPatience is how long a table of system calls may take: some write or read some MiB of a disk that may be slow.
+const longPatience = 2 * time.Minute

@@ -119,7 +119,7 @@ func (p *Process) freeze(t *ptrace.Tracer) error {
 func (p *Process) seize(t *ptrace.Tracer, tid int) (*Thread, error) {
 	pt, err := t.Seize(tid)
 	if err != nil {
-		state := taskState(p.PID, tid)
+		state := TaskState(p.PID, tid)
 		if state == 0 || state == 'Z' || state == 'X' {
 			return nil, nil
 		}

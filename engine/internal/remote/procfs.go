@@ -64,8 +64,8 @@ func parseMapping(line string) (Mapping, error) {
 	return m, nil
 }
 
-// taskState returns the state letter of a task, 0 when it is gone.
-func taskState(pid, tid int) byte {
+// TaskState returns the state letter of a task, 0 when it is gone.
+func TaskState(pid, tid int) byte {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/stat", pid, tid))
 	if err != nil {
 		return 0

@@ -1,0 +1,51 @@
+//go:build amd64
+
+package engine
+
+import "stasis.example/engine/internal/apply"
+
+// An applier puts back one kind of state: of a process, of each thread, or both.
+type applier struct {
+	name   string
+	task   func(*apply.Task) error
+	thread func(*apply.Thread) error
+	why    string // it stands where it does
+}
+
+// alone returns what is put back while a process has one thread, its memory and all rights, in order. What is added to
+// batches runs when all have added theirs; then the threads are made.
+func alone() []applier {
+	return []applier{}
+}
+
+// together returns what is put back when all threads are there, in order: first all of the process, then all of each thread.
+// Rights are lost on the way, so what needs them comes before.
+func together() []applier {
+	return []applier{}
+}
+
+// applyAll lets kinds add to the batches of a process, and runs them.
+func applyAll(kinds []applier, t *apply.Task) error {
+	for _, k := range kinds {
+		if k.task == nil {
+			continue
+		}
+		if err := k.task(t); err != nil {
+			return err
+		}
+	}
+	for _, k := range kinds {
+		if k.thread == nil {
+			continue
+		}
+		for _, th := range t.Threads {
+			if th.Exited {
+				continue
+			}
+			if err := k.thread(th); err != nil {
+				return err
+			}
+		}
+	}
+	return t.Run()
+}

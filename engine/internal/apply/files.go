@@ -1,0 +1,115 @@
+//go:build amd64
+
+package apply
+
+import (
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"stasis.example/engine/internal/snapshot"
+)
+
+// Files are the files that the engine has opened for a tree, and the numbers that they have in all its processes while these
+// are being made.
+type Files struct {
+	// Root is the root directory of the restore: names are looked up below it.
+	Root *os.File
+	// CheckSize and CheckBuildID say how files are compared with those of the dump (--file-validation); SkipMode leaves out
+	// the comparison of their permissions (--skip-file-rwx-check).
+	CheckSize, CheckBuildID, SkipMode bool
+
+	first int // number of the first in the processes
+	all   []*os.File
+	named map[key]int // index in all
+}
+
+type key struct {
+	id    snapshot.FileID
+	flags uint32
+	only  bool // opened for mappings with these flags
+}
+
+// Add keeps a file that was opened for a file of the snapshot.
+func (f *Files) Add(id snapshot.FileID, file *os.File) { f.add(key{id: id}, file) }
+
+// AddMapping keeps a file that was opened with certain flags to be mapped.
+func (f *Files) AddMapping(id snapshot.FileID, flags uint32, file *os.File) {
+	f.add(key{id, flags, true}, file)
+}
+
+// AddHelper keeps a file open while the tree is made, as the other end of a pipe.
+func (f *Files) AddHelper(file *os.File) { f.all = append(f.all, file) }
+
+func (f *Files) add(k key, file *os.File) {
+	if f.named == nil {
+		f.named = make(map[key]int)
+	}
+	f.named[k] = len(f.all)
+	f.all = append(f.all, file)
+}
+
+// All returns the files in the order of their numbers.
+func (f *Files) All() []*os.File { return f.all }
+
+// Ours returns the file that the engine has opened for a file of the snapshot, nil for none.
+func (f *Files) Ours(id snapshot.FileID) *os.File {
+	if i, ok := f.named[key{id: id}]; ok {
+		return f.all[i]
+	}
+	return nil
+}
+
+// Number returns the number that a file has in the processes.
+func (f *Files) Number(id snapshot.FileID) (int, error) { return f.number(key{id: id}) }
+
+// Mapping returns the number of a file that was opened to be mapped.
+func (f *Files) Mapping(id snapshot.FileID, flags uint32) (int, error) {
+	return f.number(key{id, flags, true})
+}
+
+func (f *Files) number(k key) (int, error) {
+	i, ok := f.named[k]
+	if !ok {
+		return 0, fmt.Errorf("file %d was not opened", k.id)
+	}
+	return f.first + i, nil
+}
+
+// Range returns the numbers that the files have in the processes: from first to, not including, end.
+func (f *Files) Range() (first, end int) { return f.first, f.first + len(f.all) }
+
+// Place chooses the numbers: the lowest ones in a row that no descriptor of the tree has.
+func (f *Files) Place(t *snapshot.Tree) {
+	used := make(map[int]bool)
+	for _, table := range t.Tables {
+		for _, s := range table.Slots {
+			used[s.FD] = true
+		}
+	}
+	const lowest = 3 // the standard ones are nobody's to play with
+	at, free := lowest, 0
+	for fd := lowest; free < len(f.all); fd++ {
+		if used[fd] {
+			at, free = fd+1, 0
+		} else {
+			free++
+		}
+	}
+	f.first = at
+}
+
+// Close closes the engine's files.
+func (f *Files) Close() {
+	for _, file := range f.all {
+		_ = file.Close()
+	}
+	f.all, f.named = nil, nil
+}
+
+// NewFile makes a file of a descriptor.
+func NewFile(fd int, name string) *os.File {
+	unix.CloseOnExec(fd)
+	return os.NewFile(uintptr(fd), name)
+}

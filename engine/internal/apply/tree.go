@@ -1,0 +1,94 @@
+//go:build amd64
+
+package apply
+
+import (
+	"fmt"
+	"os"
+	"path"
+	"strconv"
+
+	"stasis.example/engine/internal/snapshot"
+	"stasis.example/engine/internal/stub"
+	"stasis.example/internal/linux"
+	"stasis.example/internal/proc"
+)
+
+// A Tree is a tree of processes that is being made.
+type Tree struct {
+	Kernel   *linux.Kernel
+	Proc     proc.FS
+	Snapshot *snapshot.Tree
+	Files    *Files
+	// Tasks are the processes that will be no zombies, parents before children.
+	Tasks []*Task
+	// Note keeps a remark for the log.
+	Note func(format string, args ...any)
+}
+
+// A Task is a process that is being made.
+type Task struct {
+	*snapshot.Task
+	Tree    *Tree
+	Remote  *stub.Process // nil as long as it is not there
+	Dir     proc.Dir
+	Threads []*Thread
+	Batch   Batch // for the first thread
+
+	// What the process has. Each is nil where a process before it has the same and it is applied to that one.
+	Space    *snapshot.Space
+	Table    *snapshot.Table
+	FS       *snapshot.FSContext
+	Handlers *snapshot.Handlers
+}
+
+// A Thread is a thread that is being made.
+type Thread struct {
+	*snapshot.Thread
+	Task   *Task
+	Remote *stub.Thread // nil as long as it is not there
+	Batch  Batch        // for this thread; of the first it is run behind that of the process
+}
+
+// Where names the process in errors.
+func (t *Task) Where() string { return "process " + strconv.Itoa(t.PID.Num()) }
+
+// Path returns the path of a file in the process's directory of /proc.
+func (t *Task) Path(name string) string {
+	return path.Join("/proc", strconv.Itoa(t.PID.Num()), name)
+}
+
+// Where names the thread in errors.
+func (th *Thread) Where() string {
+	if th.TID.Num() == th.Task.PID.Num() {
+		return th.Task.Where()
+	}
+	return th.Task.Where() + ": thread " + strconv.Itoa(th.TID.Num())
+}
+
+// Leader reports whether the thread is the first of its process.
+func (th *Thread) Leader() bool { return th == th.Task.Threads[0] }
+
+// WriteProc writes a file in the process's directory of /proc.
+func (t *Task) WriteProc(name, text string) error {
+	if err := os.WriteFile(t.Path(name), []byte(text), 0); err != nil {
+		return fmt.Errorf("%s: %w", t.Where(), err)
+	}
+	return nil
+}
+
+// Run runs the batches of the process and of its threads, and empties them.
+func (t *Task) Run() error {
+	if err := t.Batch.Run(t.Remote, t.Remote.Threads[0]); err != nil {
+		return fmt.Errorf("%s: %w", t.Where(), err)
+	}
+	for _, th := range t.Threads {
+		if th.Remote == nil {
+			continue
+		}
+		if err := th.Batch.Run(t.Remote, th.Remote); err != nil {
+			return fmt.Errorf("%s: %w", th.Where(), err)
+		}
+	}
+	return nil
+}

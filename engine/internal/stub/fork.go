@@ -1,0 +1,196 @@
+//go:build amd64
+
+package stub
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"stasis.example/engine/internal/ptrace"
+	"stasis.example/engine/internal/remote"
+)
+
+// A Child is a process to be made.
+type Child struct {
+	PID   int    // 0 for any
+	Flags uint64 // CLONE_ flags beyond those of a plain fork: CLONE_PARENT, and what is shared with the parent
+}
+
+const (
+	cloneArgsSize = 88
+	cloneRoom     = cloneArgsSize + 8 // with the number that set_tid points to
+	// ClearHandlers has the new process start without signal handlers (CLONE_CLEAR_SIGHAND, Linux 5.5).
+	ClearHandlers = 0x100000000
+)
+
+// putClone writes a struct clone_args, followed by the thread id that set_tid points to.
+func putClone(b []byte, at, flags uint64, tid int, exitSignal uint64) {
+	put := func(i int, v uint64) { binary.LittleEndian.PutUint64(b[i:], v) }
+	put(0, flags|unix.CLONE_PTRACE)
+	put(32, exitSignal)
+	if tid > 0 {
+		put(64, at+cloneArgsSize) // set_tid
+		put(72, 1)
+		put(cloneArgsSize, uint64(tid))
+	}
+}
+
+// Fork makes children, each of which stops before it executes anything. Those that were made are returned with an error, too.
+func (p *Process) Fork(children []Child) ([]*Process, error) {
+	var made []*Process
+	const room = ArgumentRoom / cloneRoom
+	for len(children) > 0 {
+		n := min(len(children), room, tableRoom)
+		ids, err := p.clone(n, func(i int) (flags uint64, tid int, exitSignal uint64) {
+			return children[i].Flags, children[i].PID, uint64(unix.SIGCHLD)
+		})
+		for _, pid := range ids {
+			c := &Process{PID: pid, tracer: p.tracer, layout: p.layout, base: p.base}
+			c.Threads = []*Thread{{Thread: p.tracer.Adopt(pid), p: c}}
+			made = append(made, c)
+		}
+		if err != nil {
+			return made, err
+		}
+		children = children[n:]
+	}
+	for _, c := range made {
+		if _, err := c.Threads[0].Settle(); err != nil {
+			return made, err
+		}
+	}
+	return made, nil
+}
+
+// AddThreads makes threads with the numbers given.
+func (p *Process) AddThreads(tids []int) error {
+	const flags = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND | unix.CLONE_THREAD | unix.CLONE_SYSVSEM
+	const room = ArgumentRoom / cloneRoom
+	for len(tids) > 0 {
+		n := min(len(tids), room, tableRoom)
+		ids, err := p.clone(n, func(i int) (uint64, int, uint64) { return flags, tids[i], 0 })
+		for _, tid := range ids {
+			p.Threads = append(p.Threads, &Thread{Thread: p.tracer.Adopt(tid), p: p})
+		}
+		if err != nil {
+			return err
+		}
+		tids = tids[n:]
+	}
+	for _, th := range p.Threads[1:] {
+		if th.Stopped() {
+			continue
+		}
+		if _, err := th.Settle(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// clone makes n tasks, and returns the numbers of those that were made.
+func (p *Process) clone(n int, arguments func(i int) (flags uint64, tid int, exitSignal uint64)) ([]int, error) {
+	at := p.Arguments()
+	b := make([]byte, n*cloneRoom)
+	calls := make([]Call, n)
+	for i := range calls {
+		flags, tid, exit := arguments(i)
+		where := at + uint64(i*cloneRoom)
+		putClone(b[i*cloneRoom:], where, flags, tid, exit)
+		calls[i] = NewCall(unix.SYS_CLONE3, where, cloneArgsSize)
+	}
+	if err := p.Write(at, b); err != nil {
+		return nil, err
+	}
+	if err := p.Run(calls); err != nil {
+		return p.stray(calls), err
+	}
+	var made []int
+	deadline := time.Now().Add(idPatience)
+	for i := range calls {
+		_, tid, _ := arguments(i)
+		for errors.Is(calls[i].Err(), unix.EEXIST) && !idInUse(tid) && time.Now().Before(deadline) {
+			// The one who had the number may be dead and waited for, and the kernel not yet done with it (release_task).
+			p.tracer.Kernel().Pause(int64(time.Millisecond))
+			if err := p.Run(calls[i : i+1]); err != nil {
+				return made, err
+			}
+		}
+		if err := calls[i].Err(); err != nil {
+			return made, cloneError(tid, err)
+		}
+		made = append(made, int(calls[i].Ret))
+	}
+	return made, nil
+}
+
+// stray finds out which tasks were made by calls whose results did not come to us.
+func (p *Process) stray(calls []Call) []int {
+	b := make([]byte, len(calls)*entrySize)
+	if err := p.Read(p.layout.Area.Start+tableAt, b); err != nil {
+		return nil
+	}
+	var made []int
+	for i := range calls {
+		if id := int64(binary.LittleEndian.Uint64(b[i*entrySize+56:])); id > 0 && id <= maxID {
+			made = append(made, int(id))
+		}
+	}
+	return made
+}
+
+// maxID is the largest number that a task can have (PID_MAX_LIMIT).
+const maxID = 1 << 22
+
+// cloneError says why a task was not made, and what to do about it.
+func cloneError(tid int, err error) error {
+	switch {
+	case errors.Is(err, unix.EEXIST):
+		return fmt.Errorf("the number %d is in use: %w", tid, err)
+	case errors.Is(err, unix.EPERM) && tid > 0:
+		return fmt.Errorf("a task with the number %d may not be made without CAP_CHECKPOINT_RESTORE (or CAP_SYS_ADMIN): %w", tid, err)
+	case errors.Is(err, unix.EAGAIN):
+		return fmt.Errorf("no more tasks may be made (RLIMIT_NPROC, pids.max or kernel.pid_max): %w", err)
+	}
+	return fmt.Errorf("make task %d: %w", tid, err)
+}
+
+// idPatience is how long a number may stay taken after its task has gone.
+const idPatience = 2 * time.Second
+
+// idInUse reports whether a task with a number lives.
+func idInUse(id int) bool {
+	state := remote.TaskState(id, id)
+	return state != 0 && state != 'Z' && state != 'X'
+}
+
+// Destroy kills the process and waits until it is gone.
+func (p *Process) Destroy() error {
+	err := unix.Kill(p.PID, unix.SIGKILL)
+	if errors.Is(err, unix.ESRCH) {
+		err = nil
+	}
+	return errors.Join(err, p.Bury())
+}
+
+// Bury waits until all threads of a process that was killed, or has ended, are gone.
+func (p *Process) Bury() error {
+	var errs []error
+	for i := len(p.Threads) - 1; i >= 0; i-- {
+		for {
+			_, err := p.Threads[i].WaitLong()
+			if errors.Is(err, ptrace.ErrGone) || errors.Is(err, unix.ECHILD) {
+				break
+			}
+			if err != nil {
+				errs = append(errs, err)
+				break
+			}
+		}
+	}
+	return errors.Join(errs...)
+}

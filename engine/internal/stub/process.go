@@ -1,0 +1,221 @@
+//go:build amd64
+
+package stub
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"stasis.example/engine/internal/ptrace"
+	"stasis.example/engine/internal/remote"
+)
+
+// A Call is a system call for a process to make.
+type Call = remote.Call
+
+// NewCall returns a call with some arguments, the others being 0.
+func NewCall(nr uint32, args ...uint64) Call { return remote.NewCall(nr, args...) }
+
+// A Process is a process that is being made. All its threads are stopped whenever none of its methods runs.
+type Process struct {
+	PID     int
+	Threads []*Thread // the first has the number of the process
+
+	tracer *ptrace.Tracer
+	layout *Layout
+	base   ptrace.Regs // segment registers and flags that tables run with
+}
+
+// A Thread is a thread of a Process.
+type Thread struct {
+	*ptrace.Thread
+	p *Process
+
+	regs   ptrace.Regs // to go on with, once Become has said so
+	mask   uint64
+	xstate []byte
+	become bool
+}
+
+// Layout is what the process has in common with all others.
+func (p *Process) Layout() *Layout { return p.layout }
+
+// Tracer is who traces the process.
+func (p *Process) Tracer() *ptrace.Tracer { return p.tracer }
+
+// Arguments is the address of the room for arguments of calls, ArgumentRoom bytes.
+func (p *Process) Arguments() uint64 { return p.layout.Area.Start + argumentAt }
+
+// Read reads the process's memory.
+func (p *Process) Read(addr uint64, buf []byte) error {
+	return p.tracer.Kernel().ReadMemory(p.Threads[0].TID, addr, buf)
+}
+
+// Write writes the process's memory, as far as the process itself could.
+func (p *Process) Write(addr uint64, buf []byte) error {
+	return p.tracer.Kernel().WriteMemory(p.Threads[0].TID, addr, buf)
+}
+
+// Force writes memory that the process itself may not write.
+func (p *Process) Force(addr uint64, buf []byte) error {
+	return p.tracer.Kernel().ForceMemory(p.Threads[0].TID, addr, buf)
+}
+
+// Run lets the first thread make the calls, one after the other, whatever their results, which are in the calls afterwards.
+// Calls that fail are no error here.
+func (p *Process) Run(calls []Call) error { return p.Threads[0].Run(calls) }
+
+// Run lets the thread make the calls, as Process.Run does.
+func (th *Thread) Run(calls []Call) error {
+	for batch := range slices.Chunk(calls, tableRoom) {
+		if err := th.Tracer().Context().Err(); err != nil {
+			return err
+		}
+		if err := th.table(batch); err != nil {
+			return fmt.Errorf("task %d: %w", th.TID, err)
+		}
+	}
+	return nil
+}
+
+func (th *Thread) table(calls []Call) error {
+	at := th.p.layout.Area.Start + tableAt
+	b := make([]byte, 0, len(calls)*entrySize)
+	for i := range calls {
+		b = binary.LittleEndian.AppendUint64(b, uint64(calls[i].Nr))
+		for _, a := range calls[i].Args {
+			b = binary.LittleEndian.AppendUint64(b, a)
+		}
+		b = binary.LittleEndian.AppendUint64(b, 0)
+	}
+	if err := th.p.Write(at, b); err != nil {
+		return err
+	}
+	if err := th.start(at, len(calls)); err != nil {
+		return err
+	}
+	if err := th.trap(); err != nil {
+		return err
+	}
+	if err := th.p.Read(at, b); err != nil {
+		return err
+	}
+	for i := range calls {
+		calls[i].Ret = binary.LittleEndian.Uint64(b[i*entrySize+56:])
+	}
+	return nil
+}
+
+// start lets the thread run a table.
+func (th *Thread) start(table uint64, calls int) error {
+	regs := th.tableRegs(th.p.layout.Area.Start+codeAt, table, calls)
+	if err := th.SetRegs(&regs); err != nil {
+		return err
+	}
+	return th.Cont(0)
+}
+
+// trap waits for the int3 at the end of a table.
+func (th *Thread) trap() error {
+	for {
+		s, err := th.WaitLong()
+		switch {
+		case err != nil:
+			return err
+		case s.Kind == ptrace.SignalStop && s.Signal == unix.SIGTRAP:
+			return nil
+		case s.Kind == ptrace.SignalStop && s.Signal != unix.SIGSTOP:
+			// All but SIGTRAP are blocked, so the processor itself has raised it.
+			return fmt.Errorf("%v in a process that is being made", s.Signal)
+		}
+		// Somebody has sent it a signal to stop, perhaps; it stops when it is made, if it is to.
+		if err := th.Cont(0); err != nil {
+			return err
+		}
+	}
+}
+
+// Become says with what a thread goes on when it is let go.
+func (th *Thread) Become(regs ptrace.Regs, mask uint64, xstate []byte) {
+	th.regs, th.mask, th.xstate, th.become = regs, mask, xstate, true
+}
+
+// Finish unmaps the area, by way of an instruction at an address outside of it, after the calls that are given, and gives the
+// threads what Become has said. They stay stopped.
+func (p *Process) Finish(syscallAt uint64, calls []Call) error {
+	first := p.Threads[0]
+	area := p.layout.Area
+	calls = append(slices.Clip(calls), NewCall(unix.SYS_MUNMAP, area.Start, area.Len()))
+	for i := range calls {
+		if err := first.single(syscallAt, &calls[i]); err != nil {
+			return err
+		}
+		if err := calls[i].Err(); err != nil {
+			return fmt.Errorf("process %d: last system call %d: %w", p.PID, calls[i].Nr, err)
+		}
+	}
+	for _, th := range p.Threads {
+		if !th.become {
+			return fmt.Errorf("task %d: nobody has said what it goes on with", th.TID)
+		}
+		if err := errors.Join(th.SetXState(th.xstate), th.SetRegs(&th.regs), th.SetSigmask(th.mask)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// single makes one call between two syscall stops.
+func (th *Thread) single(at uint64, c *Call) error {
+	regs := th.callRegs(at, c)
+	if err := th.SetRegs(&regs); err != nil {
+		return err
+	}
+	for stops := 0; stops < 2; {
+		if err := th.ContToSyscall(0); err != nil {
+			return err
+		}
+		s, err := th.Wait()
+		if err != nil {
+			return err
+		}
+		switch s.Kind {
+		case ptrace.SyscallStop:
+			stops++
+		case ptrace.EventStop, ptrace.GroupStop:
+		case ptrace.SignalStop:
+			if s.Signal != unix.SIGSTOP {
+				return fmt.Errorf("task %d: %v in a process that is being made", th.TID, s)
+			}
+		default:
+			return fmt.Errorf("task %d: %v in a process that is being made", th.TID, s)
+		}
+	}
+	regs, err := th.Regs()
+	c.Ret = callResult(&regs)
+	return err
+}
+
+// Keep lets the threads live though we should die from now on.
+func (p *Process) Keep() error {
+	var errs []error
+	for _, th := range p.Threads {
+		errs = append(errs, th.Keep())
+	}
+	return errors.Join(errs...)
+}
+
+// LetGo lets the threads run.
+func (p *Process) LetGo() error {
+	var errs []error
+	for _, th := range p.Threads {
+		if err := th.Detach(); err != nil && !errors.Is(err, unix.ESRCH) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
