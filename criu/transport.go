@@ -53,6 +53,11 @@ type Caller struct {
 	GID    uint32
 	Groups []uint32 // supplementary groups
 	PIDFD  *os.File // holds the process, so that its pid cannot be reused unnoticed
+	// Parent says that the caller has started this process for itself: what this process may do, the caller may.
+	Parent bool
+	// Socket is the inode of the socket that the caller holds the conversation on, 0 where it is not known. A caller that
+	// dumps itself has it, and finds the answer there when it is restored.
+	Socket uint64
 }
 
 // Conn is one conversation. Its methods may be called from one goroutine at a time, but for Abort and Close.

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"stasis.example/criu/rpc"
 	"stasis.example/engine/internal/collect"
 	"stasis.example/engine/internal/images"
 	"stasis.example/engine/internal/kinds"
@@ -40,9 +41,9 @@ type dump struct {
 	dir      image.Dir
 	log      *logger
 	kernel   *linux.Kernel
-	oldPages bool                     // find pages as kernels before 6.7 have to
-	shellJob bool                     // sessions and groups may be led from outside
-	notify   func(stage string) error // nil for nobody to be told
+	oldPages bool                                  // find pages as kernels before 6.7 have to
+	shellJob bool                                  // sessions and groups may be led from outside
+	notify   func(stage string) (*rpc.Opts, error) // nil for nobody to be told
 
 	tree    *collect.Tree
 	copiers []*pages.Copier // by process
@@ -78,6 +79,9 @@ func (d *dump) frozen(tr *ptrace.Tracer) error {
 	d.stats.FreezingTime = microseconds(began)
 	stopped := time.Now()
 	d.log.info("%d processes stand still", len(d.tree.Processes))
+	if err := d.tell("query-ext-files"); err != nil {
+		return err
+	}
 
 	if err := collectAll(d.tree); err != nil {
 		return err
@@ -144,8 +148,12 @@ func (d *dump) tell(stage string) error {
 	if d.notify == nil {
 		return nil
 	}
-	if err := d.notify(stage); err != nil {
+	opts, err := d.notify(stage)
+	if err != nil {
 		return fmt.Errorf("%s: %w", stage, err)
+	}
+	if opts != nil { // whoever answers query-ext-files may name some
+		return refuseOptions(opts)
 	}
 	return nil
 }

@@ -37,22 +37,36 @@ func (e *Engine) Open(ctx context.Context, call criu.Call) (criu.Conn, error) {
 		asked bool
 		what  string
 	}{
-		{call.SelfDump, "a process cannot dump itself in process; use a service or a swrk child"},
-		{call.Caller != nil, "it acts for nobody but this process"},
+		{call.SelfDump && call.Caller == nil, "a process cannot dump itself in process; use a service or a swrk child"},
 		{call.ExecCmd, "it does not turn into other programs"},
-		{call.Sibling, "it does not restore processes as siblings"},
+		// A child of the caller's is one of this process's, or one of its parent's. There are no others to be had.
+		{call.Sibling && call.Caller != nil && !call.Caller.Parent, "it cannot make a process the child of one that has not started it"},
 	} {
 		if c.asked {
 			return nil, &criu.Error{Op: call.Op.String(), Stage: "connect", Peer: e.String(), Kind: criu.ErrUnsupported, Err: errors.New(c.what)}
 		}
 	}
-	return &conn{engine: e, files: call.Files, messages: make(chan *criu.Message), answers: make(chan *rpc.Req), closed: make(chan struct{})}, nil
+	return &conn{engine: e, call: call, messages: make(chan *criu.Message), answers: make(chan *rpc.Req), closed: make(chan struct{})}, nil
+}
+
+// A session is what a request is answered with beside its options.
+type session struct {
+	// call says on whose behalf the request is made, and what it rests on.
+	call criu.Call
+	// notify tells of a stage and returns what the answer says; an error if whoever was told refuses to go on. The pid is that of
+	// the root of a restored tree, 0 where there is none to be told of. Files go along, and stay the caller's of notify.
+	notify func(ctx context.Context, stage string, pid int, files ...*os.File) (*rpc.Opts, error)
+}
+
+// ofCaller reports whether a pid means the process that asks: its own number, or none.
+func (s *session) ofCaller(pid *int32) bool {
+	return s.call.Caller != nil && (value(pid) == 0 || int(*pid) == s.call.Caller.PID)
 }
 
 // conn is a conversation. The work is done on a goroutine of its own, so that notifications can be answered meanwhile.
 type conn struct {
 	engine   *Engine
-	files    []*os.File
+	call     criu.Call
 	messages chan *criu.Message
 	answers  chan *rpc.Req // to notifications
 	closed   chan struct{}
@@ -68,7 +82,7 @@ type conn struct {
 }
 
 // FileNumber is the descriptor's own number: the peer is this process.
-func (c *conn) FileNumber(i int) int { return int(c.files[i].Fd()) }
+func (c *conn) FileNumber(i int) int { return int(c.call.Files[i].Fd()) }
 
 // Send takes a request, or the answer to a notification.
 func (c *conn) Send(ctx context.Context, req *rpc.Req) error {
@@ -109,7 +123,7 @@ func (c *conn) Send(ctx context.Context, req *rpc.Req) error {
 
 // answer does what a request asks, and answers.
 func (c *conn) answer(ctx context.Context, req *rpc.Req) {
-	resp, err := c.engine.serve(ctx, req, c.notify)
+	resp, err := c.engine.serve(ctx, req, &session{call: c.call, notify: c.notify})
 	if resp == nil {
 		resp = &rpc.Resp{Type: req.Type}
 	}
@@ -139,24 +153,51 @@ func (c *conn) deliver(m *criu.Message) bool {
 }
 
 // notify tells of a stage and waits for the answer.
-func (c *conn) notify(ctx context.Context, stage string) error {
+func (c *conn) notify(ctx context.Context, stage string, pid int, files ...*os.File) (*rpc.Opts, error) {
 	n := &rpc.Notify{Script: &stage}
+	if pid != 0 {
+		n.PID = new(int32(pid))
+	}
+	sent, err := duplicates(files)
+	if err != nil {
+		return nil, err
+	}
 	c.mu.Lock()
 	c.notified = true
 	c.mu.Unlock()
-	if !c.deliver(&criu.Message{Resp: &rpc.Resp{Type: rpc.ReqNotify, Success: true, Notify: n}}) {
-		return criu.ErrClosed
+	if !c.deliver(&criu.Message{Resp: &rpc.Resp{Type: rpc.ReqNotify, Success: true, Notify: n}, Files: sent}) {
+		closeFiles(sent)
+		return nil, criu.ErrClosed
 	}
 	select {
 	case answer := <-c.answers:
 		if answer.NotifySuccess == nil || !*answer.NotifySuccess {
-			return fmt.Errorf("%w at the stage %s", errRefused, stage)
+			return nil, fmt.Errorf("%w at the stage %s", errRefused, stage)
 		}
-		return nil
+		return answer.Opts, nil
 	case <-c.closed:
-		return criu.ErrClosed
+		return nil, criu.ErrClosed
 	case <-ctx.Done():
-		return ctx.Err()
+		return nil, ctx.Err()
+	}
+}
+
+// duplicates are for whoever receives a message, whose they are.
+func duplicates(files []*os.File) (list []*os.File, err error) {
+	for _, f := range files {
+		fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+		if err != nil {
+			closeFiles(list)
+			return nil, os.NewSyscallError("dup", err)
+		}
+		list = append(list, os.NewFile(uintptr(fd), f.Name()))
+	}
+	return list, nil
+}
+
+func closeFiles(files []*os.File) {
+	for _, f := range files {
+		_ = f.Close()
 	}
 }
 

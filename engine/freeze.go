@@ -17,6 +17,9 @@ import (
 
 // freeze stops the tree, parents before children: a stopped parent has no new children, and its old ones are all known.
 func (d *dump) freeze(tr *ptrace.Tracer) error {
+	if err := d.outside(); err != nil {
+		return err
+	}
 	f := freezer{dump: d, tracer: tr, seen: make(map[int]bool)}
 	if err := f.process(d.pid, 0); err != nil {
 		return err
@@ -36,6 +39,31 @@ func (d *dump) freeze(tr *ptrace.Tracer) error {
 			return nil
 		}
 	}
+}
+
+// outside makes sure, before anything is stopped, that this program is not in the tree: it would stop itself.
+func (d *dump) outside() error {
+	self := os.Getpid()
+	for pid := self; pid > 0; {
+		if pid == d.pid {
+			what := "has started this program, which would be in its tree"
+			if pid == self {
+				what = "is this program itself"
+			}
+			return fmt.Errorf("process %d %s: what dumps a tree cannot be in it; ask a service, or have the tree dumped from outside: %w",
+				d.pid, what, errors.ErrUnsupported)
+		}
+		stat, err := d.tree.Proc.Process(pid).Stat()
+		switch {
+		case err == nil:
+			pid = stat.PPID
+		case gone(err) && pid != self: // its children have another parent by now
+			pid = self
+		default:
+			return err
+		}
+	}
+	return nil
 }
 
 type freezer struct {

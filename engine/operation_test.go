@@ -107,7 +107,7 @@ func TestDumpNotifies(t *testing.T) {
 	victim := testkit.StartVictim(t, "threads")
 	var stages []string
 	refusal := errors.New("not now")
-	for _, at := range []string{"pre-dump", "post-dump", ""} {
+	for _, at := range []string{"pre-dump", "query-ext-files", "post-dump", ""} {
 		stages = nil
 		err := dumpTo(t, New(), t.TempDir(), victim.Pid, func(o *criu.DumpOptions) {
 			o.LeaveRunning = true
@@ -123,7 +123,7 @@ func TestDumpNotifies(t *testing.T) {
 			t.Errorf("refused at %q: %v", at, err)
 		}
 	}
-	if !slices.Equal(stages, []string{"pre-dump", "post-dump"}) {
+	if !slices.Equal(stages, []string{"pre-dump", "query-ext-files", "post-dump"}) {
 		t.Errorf("stages %q", stages)
 	}
 	victim.MustVerify()
@@ -243,7 +243,7 @@ func TestVersionAndCheck(t *testing.T) {
 	}
 }
 
-// A process that does not exist, and this program itself.
+// A process that does not exist, this program itself, and one that it is in the tree of, which is not even stopped.
 func TestDumpOfNobody(t *testing.T) {
 	testkit.Need(t, testkit.Root)
 	if err := dumpTo(t, New(), t.TempDir(), 1<<22-1, nil); !errors.Is(err, criu.ErrNoProcess) {
@@ -251,5 +251,8 @@ func TestDumpOfNobody(t *testing.T) {
 	}
 	if err := dumpTo(t, New(), t.TempDir(), os.Getpid(), nil); !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("a dump of oneself: %v", err)
+	}
+	if err := dumpTo(t, New(), t.TempDir(), os.Getppid(), nil); !errors.Is(err, errors.ErrUnsupported) || !strings.Contains(err.Error(), "has started this program") {
+		t.Errorf("a dump of the parent: %v", err)
 	}
 }

@@ -18,11 +18,8 @@ import (
 	"stasis.example/internal/linux"
 )
 
-// notifier tells of a stage, and returns an error if whoever was told refuses to go on.
-type notifier func(ctx context.Context, stage string) error
-
 // serve does what a request asks.
-func (e *Engine) serve(ctx context.Context, req *rpc.Req, notify notifier) (*rpc.Resp, error) {
+func (e *Engine) serve(ctx context.Context, req *rpc.Req, s *session) (*rpc.Resp, error) {
 	switch req.Type {
 	case rpc.ReqVersion:
 		return &rpc.Resp{Type: req.Type, Success: true, Version: e.version()}, nil
@@ -32,7 +29,7 @@ func (e *Engine) serve(ctx context.Context, req *rpc.Req, notify notifier) (*rpc
 		}
 		return &rpc.Resp{Type: req.Type, Success: true}, nil
 	case rpc.ReqDump:
-		return e.dump(ctx, req.Opts, notify)
+		return e.dump(ctx, req.Opts, s)
 	}
 	return nil, fmt.Errorf("the built-in engine cannot do %v yet: %w", req.Type, errors.ErrUnsupported)
 }
@@ -70,14 +67,21 @@ func (e *Engine) check() error {
 }
 
 // dump answers a request to dump.
-func (e *Engine) dump(ctx context.Context, opts *rpc.Opts, notify notifier) (*rpc.Resp, error) {
+func (e *Engine) dump(ctx context.Context, opts *rpc.Opts, s *session) (*rpc.Resp, error) {
 	if opts == nil {
 		return nil, fmt.Errorf("a dump without options: %w", unix.EBADRQC)
 	}
 	if err := refuseOptions(opts); err != nil {
 		return nil, err
 	}
-	if opts.PID == nil || *opts.PID <= 0 {
+	pid := int(value(opts.PID))
+	switch {
+	case s.ofCaller(opts.PID):
+		if value(opts.NotifyScripts) {
+			return nil, fmt.Errorf("a process that dumps itself cannot answer notifications meanwhile: %w", unix.EBADRQC)
+		}
+		pid = s.call.Caller.PID
+	case pid <= 0:
 		return nil, fmt.Errorf("a process cannot dump itself in process: %w", unix.EBADRQC)
 	}
 	dirs, err := openDirs(opts)
@@ -90,7 +94,7 @@ func (e *Engine) dump(ctx context.Context, opts *rpc.Opts, notify notifier) (*rp
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(seconds)*time.Second)
 		defer cancel()
 	}
-	d := &dump{pid: int(*opts.PID), dir: dirs.images, log: dirs.log, kernel: e.kernel, oldPages: e.oldPages, shellJob: value(opts.ShellJob)}
+	d := &dump{pid: pid, dir: dirs.images, log: dirs.log, kernel: e.kernel, oldPages: e.oldPages, shellJob: value(opts.ShellJob)}
 	switch {
 	case value(opts.LeaveStopped):
 		d.fate = leftStopped
@@ -98,7 +102,7 @@ func (e *Engine) dump(ctx context.Context, opts *rpc.Opts, notify notifier) (*rp
 		d.fate = leftRunning
 	}
 	if value(opts.NotifyScripts) {
-		d.notify = func(stage string) error { return notify(ctx, stage) }
+		d.notify = func(stage string) (*rpc.Opts, error) { return s.notify(ctx, stage, 0) }
 	}
 	err = d.run(ctx)
 	if err == nil {
