@@ -20,6 +20,7 @@ import (
 type Engine struct {
 	kernel   *linux.Kernel
 	oldPages bool
+	settings Settings
 }
 
 // New returns the engine.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"time"
@@ -84,7 +85,7 @@ func (e *Engine) dump(ctx context.Context, opts *rpc.Opts, s *session) (*rpc.Res
 	case pid <= 0:
 		return nil, fmt.Errorf("a process cannot dump itself in process: %w", unix.EBADRQC)
 	}
-	dirs, err := openDirs(opts)
+	dirs, err := e.openDirs(opts)
 	if err != nil {
 		return nil, err
 	}
@@ -133,7 +134,7 @@ type directories struct {
 	logFile *os.File
 }
 
-func openDirs(opts *rpc.Opts) (*directories, error) {
+func (e *Engine) openDirs(opts *rpc.Opts) (*directories, error) {
 	d := &directories{log: &logger{level: logWarn, start: time.Now()}}
 	if opts.LogLevel != nil {
 		d.log.level = int(*opts.LogLevel)
@@ -156,7 +157,7 @@ func openDirs(opts *rpc.Opts) (*directories, error) {
 			return nil, err
 		}
 	}
-	if err := d.openLog(opts); err != nil {
+	if err := d.openLog(opts, e.logTo()); err != nil {
 		d.close()
 		return nil, err
 	}
@@ -174,11 +175,11 @@ func openDirFD(fd int) (image.Dir, error) {
 }
 
 // openLog opens the log: in the work directory, "criu.log" unless it was named, or standard error.
-func (d *directories) openLog(opts *rpc.Opts) error {
+func (d *directories) openLog(opts *rpc.Opts, stderr io.Writer) error {
 	name := value(opts.LogFile)
 	switch {
 	case name == "" && value(opts.LogToStderr):
-		d.log.to = os.Stderr
+		d.log.to = stderr
 		return nil
 	case name == "":
 		name = "criu.log"

@@ -246,6 +246,9 @@ func (r *run) version(ctx context.Context) error {
 	}
 	a := versionAnswer{Stasis: stasisVersion(), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
 	a.Engine.Name = name
+	if r.settings.engine.kind == engineBuiltin {
+		a.Engine.Name = r.settings.engine.String()
+	}
 	if err != nil {
 		a.Engine.Error = err.Error()
 	} else {
@@ -258,6 +261,10 @@ func (r *run) version(ctx context.Context) error {
 	fmt.Fprintf(r.Stdout, "stasis %s (%s, %s)\n", a.Stasis, a.Go, a.Platform)
 	if err != nil {
 		fmt.Fprintf(r.Stdout, "engine: none (%v)\n", err)
+		return nil
+	}
+	if r.settings.engine.kind == engineBuiltin {
+		fmt.Fprintf(r.Stdout, "engine: built in, with the images and answers of CRIU %s\n", v)
 		return nil
 	}
 	fmt.Fprintf(r.Stdout, "engine: CRIU %s (%s)\n", v, name)

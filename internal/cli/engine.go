@@ -13,11 +13,12 @@ import (
 	"stasis.example/internal/criuconf"
 )
 
-// engineKind is a way to get things done. The built-in engine will be a third.
+// engineKind is a way to get things done.
 type engineKind int
 
 const (
-	engineCRIU    engineKind = iota // a `criu swrk` child
+	engineBuiltin engineKind = iota // the built-in engine, in this process
+	engineCRIU                      // a `criu swrk` child
 	engineService                   // a service socket
 )
 
@@ -29,23 +30,28 @@ type engine struct {
 
 const engineVariable = "STASIS_ENGINE"
 
-// parseEngine reads criu[:PATH] or service[:SOCKET].
+// parseEngine reads builtin, criu[:PATH] or service[:SOCKET].
 func parseEngine(text string) (engine, error) {
 	kind, path, has := strings.Cut(text, ":")
 	if has && path == "" {
 		return engine{}, fmt.Errorf("%q names nothing behind the colon", text)
 	}
 	switch kind {
+	case "builtin":
+		if has {
+			return engine{}, fmt.Errorf("%q: the built-in engine is this program, so there is nothing to name behind the colon", text)
+		}
+		return engine{kind: engineBuiltin}, nil
 	case "criu":
 		return engine{engineCRIU, path}, nil
 	case "service":
 		return engine{engineService, path}, nil
 	}
-	return engine{}, fmt.Errorf("%q is no engine; there are criu, criu:PATH and service:SOCKET", text)
+	return engine{}, fmt.Errorf("%q is no engine; there are builtin, criu, criu:PATH and service:SOCKET", text)
 }
 
 func (e engine) String() string {
-	name := map[engineKind]string{engineCRIU: "criu", engineService: "service"}[e.kind]
+	name := map[engineKind]string{engineBuiltin: "builtin", engineCRIU: "criu", engineService: "service"}[e.kind]
 	if e.path != "" {
 		name += ":" + e.path
 	}
@@ -130,6 +136,8 @@ const (
 func (r *run) openPeer(stderr *os.File, kin kinship) (*peer, error) {
 	s := r.settings
 	switch s.engine.kind {
+	case engineBuiltin:
+		return r.openBuiltin(stderr)
 	case engineService:
 		if len(s.child) > 0 {
 			return nil, &usageError{err: fmt.Errorf("%s cannot be asked of a service: CRIU's RPC has no field for it; use --engine criu", s.child[0].flag), brief: true}

@@ -359,7 +359,7 @@ func deprecatedFlags() []flag {
 // meaning.
 func ownFlags() []flag {
 	return []flag{
-		ours("engine", "who does it: criu, criu:PATH or service:SOCKET", func(s *settings, in input) (err error) {
+		ours("engine", "who does it: builtin (default), criu, criu:PATH or service:SOCKET", func(s *settings, in input) (err error) {
 			s.engine, err = parseEngine(in.value)
 			return err
 		}).with(arg("ENGINE"), own),

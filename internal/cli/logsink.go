@@ -57,7 +57,7 @@ func (r *run) openLog(work *os.File, kin kinship) (*logSink, error) {
 		return nil, fmt.Errorf("the log cannot be written: %w", &os.PathError{Op: "open", Path: path, Err: err})
 	}
 	sink := &logSink{stream: os.NewFile(uintptr(fd), path), own: true, kept: true, path: path}
-	if !strings.ContainsRune(s.logFile, '/') {
+	if s.engine.kind != engineBuiltin && !strings.ContainsRune(s.logFile, '/') { // which writes where we say
 		sink.name = s.logFile
 	}
 	return sink, nil

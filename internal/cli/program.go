@@ -98,6 +98,9 @@ func (r *run) main(ctx context.Context) error {
 	if err := r.checkCombination(); err != nil {
 		return err
 	}
+	if r.action.lacking && r.settings.engine.kind == engineBuiltin {
+		return r.refuseBuiltin("the action " + r.action.name)
+	}
 	if len(r.settings.program) > 0 && r.action.peer {
 		return r.execCRIU()
 	}
@@ -106,23 +109,24 @@ func (r *run) main(ctx context.Context) error {
 
 // action is one of the program's actions.
 type action struct {
-	name string
-	help string
-	args string // what stands behind its name
-	peer bool   // it asks a peer
-	own  bool   // criu has no such action
-	run  func(r *run, ctx context.Context) error
+	name    string
+	help    string
+	args    string // what stands behind its name
+	peer    bool   // it asks a peer
+	own     bool   // criu has no such action
+	lacking bool   // the built-in engine does not have it
+	run     func(r *run, ctx context.Context) error
 }
 
 func actions() []action {
 	return []action{
 		{name: "dump", args: "-t PID", peer: true, run: (*run).dump, help: "freeze a process tree into files"},
-		{name: "pre-dump", args: "-t PID", peer: true, run: (*run).preDump, help: "save the tree's memory and let it run on, to shorten a later dump"},
+		{name: "pre-dump", args: "-t PID", peer: true, lacking: true, run: (*run).preDump, help: "save the tree's memory and let it run on, to shorten a later dump"},
 		{name: "restore", peer: true, run: (*run).restore, help: "bring a tree back from its files"},
 		{name: "check", peer: true, run: (*run).check, help: "check that the kernel has what is needed"},
-		{name: "page-server", peer: true, run: (*run).servePages, help: "receive memory over the network, or serve it"},
-		{name: "lazy-pages", peer: true, run: (*run).execCRIU0, help: "fetch memory for a restored tree when it is needed"},
-		{name: "dedup", peer: true, run: (*run).execCRIU0, help: "punch pages out of older images that newer ones have"},
+		{name: "page-server", peer: true, lacking: true, run: (*run).servePages, help: "receive memory over the network, or serve it"},
+		{name: "lazy-pages", peer: true, lacking: true, run: (*run).execCRIU0, help: "fetch memory for a restored tree when it is needed"},
+		{name: "dedup", peer: true, lacking: true, run: (*run).execCRIU0, help: "punch pages out of older images that newer ones have"},
 		{name: "cpuinfo", args: "dump|check", peer: true, run: (*run).cpuinfo, help: "save the CPU's capabilities, or compare with saved ones"},
 		{name: "service", run: (*run).serve, help: "answer CRIU's RPC on a socket"},
 		{name: "swrk", args: "FD", run: (*run).lateSwrk, help: "answer CRIU's RPC on an inherited descriptor"},
@@ -217,6 +221,9 @@ func (r *run) execCRIU() error {
 	what := strings.Join(sortedKeys(s.program), ", ")
 	if what == "" {
 		what = r.action.name
+	}
+	if s.engine.kind == engineBuiltin {
+		return r.refuseBuiltin(what)
 	}
 	if s.engine.kind != engineCRIU {
 		return &usageError{err: fmt.Errorf("%s cannot be asked of a %s: CRIU's RPC has no words for it; use --engine criu", what, s.engine), brief: true}

@@ -74,7 +74,10 @@ func (r *run) explain(err error) []string {
 	reason, said := reasons(e)
 	lines := []string{fmt.Sprintf("%s: cannot %s: %s", r.name, task(e), reason)}
 	for _, l := range said {
-		lines = append(lines, "  criu: "+l)
+		if strings.Contains(reason, l) {
+			continue // an engine in this process says the same in both places
+		}
+		lines = append(lines, "  "+r.speaker()+": "+l)
 	}
 	if e.LogFile != "" {
 		lines = append(lines, "  The log is "+e.LogFile+".")
@@ -83,6 +86,14 @@ func (r *run) explain(err error) []string {
 		lines = append(lines, "  "+h)
 	}
 	return lines
+}
+
+// speaker is who wrote a log.
+func (r *run) speaker() string {
+	if r.settings != nil && r.settings.engine.kind == engineBuiltin {
+		return "engine"
+	}
+	return "criu"
 }
 
 // task is what an error was met at, to stand behind "cannot".
@@ -187,6 +198,9 @@ func (r *run) hints(err error) []string {
 		hint("This program runs below the process that it is to dump: run it from another session, or use a service.")
 	case strings.Contains(text, "shell job"), strings.Contains(text, "shell-job"), strings.Contains(text, "session leader"), strings.Contains(text, "dangling tty"):
 		hint("The tree belongs to a shell's session: say --shell-job, at the restore too.")
+	}
+	if builtin := r.settings != nil && r.settings.engine.kind == engineBuiltin; builtin && (errors.Is(err, errors.ErrUnsupported) || errors.Is(err, criu.ErrUnsupported)) {
+		hint("CRIU may be able to, where it is installed: %s.", r.wayToCRIU())
 	}
 	if dumping && e.PID > 0 && !errors.Is(err, criu.ErrNoProcess) && runs(e.PID) {
 		hint("Process %d was left as it was.", e.PID)

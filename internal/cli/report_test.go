@@ -54,6 +54,7 @@ func TestExplain(t *testing.T) {
 			"stasis: cannot restore the tree: the pidfile is there already", "  The log is /l."}},
 	} {
 		r := &run{Program: &Program{}, name: "stasis", settings: newSettings()}
+		r.settings.engine.kind = engineCRIU
 		if got := strings.Join(r.explain(test.err), "\n"); got != strings.Join(test.want, "\n") {
 			t.Errorf("%s:\n%s\nwant\n%s", test.name, got, strings.Join(test.want, "\n"))
 		}

@@ -84,6 +84,9 @@ func refuseSecure(what string) error {
 
 // proxy is what answers requests.
 func (r *run) proxy(e engine) (*server.Proxy, error) {
+	if e.kind == engineBuiltin {
+		return nil, r.refuseBuiltin("a service")
+	}
 	if e.kind != engineCRIU {
 		return nil, &usageError{err: fmt.Errorf("a service in front of a %s would only be a longer way to it; use --engine criu", e), brief: true}
 	}

@@ -162,7 +162,7 @@ func TestSources(t *testing.T) {
 // TestSystemConfig: what the peer reads by itself is not sent a second time where it would count twice.
 func TestSystemConfig(t *testing.T) {
 	system := "external a\ntls\naction-script /s\npidfile p\nlog-pid\nlibdir /x\ncgroup-root /c\ninherit-fd fd[3]:x\nskip-mnt /m"
-	s, err := settingsOf(t, system, "external b\naction-script /t", "", "", "restore", "--external", "c")
+	s, err := settingsOf(t, system, "external b\naction-script /t", "", "", "--engine", "criu", "restore", "--external", "c")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -173,9 +173,18 @@ func TestSystemConfig(t *testing.T) {
 		t.Errorf("scripts %q, pidfile %q, child %v, inherited %v", s.scripts, s.pidfile, s.child, s.inherit)
 	}
 	// The RPC cannot keep the peer from reading it.
-	s, err = settingsOf(t, system, "", "", "", "restore", "--no-default-config")
+	s, err = settingsOf(t, system, "", "", "", "--engine", "criu", "restore", "--no-default-config")
 	if err != nil || len(s.program) != 1 {
 		t.Errorf("--no-default-config is left to the RPC: %v, %v", s.program, err)
+	}
+	// The built-in engine reads no files: all that they say is in the request.
+	s, err = settingsOf(t, system, "external b\naction-script /t", "", "", "restore", "--external", "c")
+	if err != nil || !slices.Equal(s.opts.External, []string{"a", "b", "c"}) || !slices.Equal(s.scripts, []string{"/s", "/t"}) || s.pidfile != "p" || len(s.inherit) != 1 {
+		t.Errorf("external %q, scripts %q, pidfile %q, inherited %v, %v", s.opts.External, s.scripts, s.pidfile, s.inherit, err)
+	}
+	s, err = settingsOf(t, system, "", "", "", "restore", "--no-default-config")
+	if err != nil || len(s.program) != 0 || s.pidfile != "" || len(s.scripts) != 0 {
+		t.Errorf("--no-default-config: pidfile %q, scripts %q, %v, %v", s.pidfile, s.scripts, s.program, err)
 	}
 }
 
@@ -203,7 +212,7 @@ func TestEnvironment(t *testing.T) {
 
 func TestParseEngine(t *testing.T) {
 	for text, want := range map[string]engine{
-		"criu": {engineCRIU, ""}, "criu:/a:b": {engineCRIU, "/a:b"}, "service": {engineService, ""}, "service:/s": {engineService, "/s"},
+		"builtin": {engineBuiltin, ""}, "criu": {engineCRIU, ""}, "criu:/a:b": {engineCRIU, "/a:b"}, "service": {engineService, ""}, "service:/s": {engineService, "/s"},
 	} {
 		got, err := parseEngine(text)
 		if err != nil || got != want {

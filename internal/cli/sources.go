@@ -92,7 +92,7 @@ type source struct {
 func (c *commandLine) sources(system string, env environment, strict bool) []source {
 	var list []source
 	if c.defaults {
-		list = append(list, source{path: system, peer: true})
+		list = append(list, source{path: system, peer: c.engine.kind != engineBuiltin})
 		if home := env.get("HOME"); home != "" {
 			list = append(list, source{path: filepath.Join(home, userConfig)})
 		}
@@ -121,7 +121,7 @@ func readSettings(fset *flagSet, c *commandLine, system string, env environment,
 			}
 		}
 	}
-	if !c.defaults {
+	if !c.defaults && c.engine.kind != engineBuiltin {
 		// The peer reads the file all the same, and the RPC has nothing to keep it from that.
 		statements, err := readConfig(source{path: system})
 		if err != nil || len(statements) > 0 {

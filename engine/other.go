@@ -1,0 +1,37 @@
+//go:build !amd64
+
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+
+	"stasis.example/criu"
+)
+
+// Engine is the built-in engine, which there is not for this architecture yet: it opens no conversation.
+type Engine struct{}
+
+// New returns the engine.
+func New() *Engine { return &Engine{} }
+
+// String names the engine for messages.
+func (e *Engine) String() string { return "the built-in engine" }
+
+// Open refuses.
+func (e *Engine) Open(_ context.Context, call criu.Call) (criu.Conn, error) {
+	return nil, &criu.Error{Op: call.Op.String(), Stage: "connect", Peer: e.String(), Kind: criu.ErrUnsupported,
+		Err: fmt.Errorf("it is for amd64 only, not for %s yet: %w", runtime.GOARCH, errors.ErrUnsupported)}
+}
+
+// Settings are what a program that has the engine in itself can say beside its requests.
+type Settings struct {
+	// Log is where the log of a request goes that names no file; nil for standard error.
+	Log io.Writer
+}
+
+// With returns the engine.
+func (e *Engine) With(Settings) *Engine { return e }
