@@ -10,6 +10,7 @@ import (
 	"runtime"
 
 	"stasis.example/criu"
+	"stasis.example/image"
 )
 
 // Engine is the built-in engine, which there is not for this architecture yet: it opens no conversation.
@@ -35,3 +36,14 @@ type Settings struct {
 
 // With returns the engine.
 func (e *Engine) With(Settings) *Engine { return e }
+
+// PlanOptions are what of a request to restore a plan depends on.
+type PlanOptions struct {
+	ShellJob bool     // the tree belongs to the caller's session and terminal
+	Inherit  []string // the keys of files that are handed in
+}
+
+// Plan refuses.
+func Plan(image.Dir, PlanOptions) (string, error) {
+	return "", fmt.Errorf("the built-in engine is for amd64 only, not for %s yet: %w", runtime.GOARCH, errors.ErrUnsupported)
+}

@@ -130,6 +130,9 @@ func (f *flag) isFor(name string) bool {
 	if f.hidden {
 		return false
 	}
+	if name == "plan" {
+		return slices.Contains([]string{"images-dir", "shell-job", "inherit-fd", "json", "help"}, f.Long)
+	}
 	if f.actions != nil {
 		return slices.Contains(f.actions, name)
 	}

@@ -2,6 +2,8 @@ package cli
 
 import (
 	"context"
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -56,11 +58,38 @@ func TestScripts(t *testing.T) {
 			e.Setenv("PATH", bin+string(os.PathListSeparator)+e.Getenv("PATH"))
 			e.Setenv("BIN", bin)
 			e.Setenv("HOME", e.WorkDir)
+			e.Setenv("IMAGES", goldenImages(t, e.WorkDir))
 			e.Setenv("STASIS_ENGINE", "criu:/nonexistent/criu")
 			e.Setenv("CRIU_CONFIG_FILE", "")
 			return nil
 		},
 	})
+}
+
+// goldenImages copies images that were made by CRIU, with files of holes in place of the pages, which are not kept.
+func goldenImages(t testing.TB, to string) string {
+	t.Helper()
+	to = filepath.Join(to, "images")
+	for _, name := range []string{"family", "job"} {
+		from := os.DirFS(filepath.Join(testkit.SourceRoot(), "engine", "internal", "plan", "testdata", "criu", name))
+		if err := os.CopyFS(filepath.Join(to, name), from); err != nil {
+			t.Fatal(err)
+		}
+		maps, err := fs.Glob(from, "pagemap-*.img")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range maps {
+			pages := filepath.Join(to, name, fmt.Sprintf("pages-%d.img", i+1))
+			if err := os.WriteFile(pages, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Truncate(pages, 1<<30); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	return to
 }
 
 // invoke runs the program in this process, with its output in files, and returns what it printed.

@@ -130,6 +130,7 @@ func actions() []action {
 		{name: "cpuinfo", args: "dump|check", peer: true, run: (*run).cpuinfo, help: "save the CPU's capabilities, or compare with saved ones"},
 		{name: "service", run: (*run).serve, help: "answer CRIU's RPC on a socket"},
 		{name: "swrk", args: "FD", run: (*run).lateSwrk, help: "answer CRIU's RPC on an inherited descriptor"},
+		{name: "plan", args: "[DIR]", own: true, run: (*run).plan, help: "show what a restore by the built-in engine would do, or why it could not"},
 		{name: "version", peer: true, own: true, run: (*run).version, help: "show the versions of stasis and of its engine"},
 		{name: "demo", own: true, run: (*run).demo, help: "freeze a counter to files and bring it back, step by step"},
 		{name: "completion", args: "bash|zsh|fish", own: true, run: (*run).completion, help: "print a completion script for a shell"},
@@ -184,7 +185,7 @@ func (r *run) readCommand() error {
 		}
 		return nil
 	}
-	most := map[string]int{"cpuinfo": 1, "completion": 1, "help": 1, "swrk": 1}[r.action.name]
+	most := map[string]int{"cpuinfo": 1, "plan": 1, "completion": 1, "help": 1, "swrk": 1}[r.action.name]
 	if len(rest) > most {
 		return &usageError{err: fmt.Errorf("%s does not take %q", r.action.name, rest[most].Text)}
 	}

@@ -197,7 +197,7 @@ func (r *run) hints(err error) []string {
 	case strings.Contains(text, "within dumped tree"):
 		hint("This program runs below the process that it is to dump: run it from another session, or use a service.")
 	case strings.Contains(text, "shell job"), strings.Contains(text, "shell-job"), strings.Contains(text, "session leader"), strings.Contains(text, "dangling tty"):
-		hint("The tree belongs to a shell's session: say --shell-job, at the restore too.")
+		hint(shellJobHint)
 	}
 	if builtin := r.settings != nil && r.settings.engine.kind == engineBuiltin; builtin && (errors.Is(err, errors.ErrUnsupported) || errors.Is(err, criu.ErrUnsupported)) {
 		hint("CRIU may be able to, where it is installed: %s.", r.wayToCRIU())
@@ -210,6 +210,8 @@ func (r *run) hints(err error) []string {
 	}
 	return hints
 }
+
+const shellJobHint = "The tree belongs to a shell's session: say --shell-job, at the restore too."
 
 // runs reports whether a process is there and no zombie.
 func runs(pid int) bool {

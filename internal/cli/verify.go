@@ -18,10 +18,14 @@ func (j *job) verifyCheckpoint() error {
 	if j.streams() {
 		return nil
 	}
+	return verifyCheckpointIn(j.images)
+}
+
+func verifyCheckpointIn(dir *os.File) error {
 	const inventory = "inventory.img"
 	var st unix.Stat_t
-	if err := unix.Fstatat(int(j.images.Fd()), inventory, &st, 0); errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("there is no checkpoint in %s: it has no %s", absolute(j.images.Name()), inventory)
+	if err := unix.Fstatat(int(dir.Fd()), inventory, &st, 0); errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("there is no checkpoint in %s: it has no %s", absolute(dir.Name()), inventory)
 	}
 	return nil
 }
