@@ -62,7 +62,7 @@ func TestDumpIsRestoredByCRIU(t *testing.T) {
 				t.Fatal(err)
 			}
 			planned(t, images)
-			restore(t, images)
+			criuRestore(t, images)
 			victim.Restored()
 			victim.MustVerify()
 		})
@@ -127,8 +127,8 @@ func planned(t *testing.T, images string) {
 	}
 }
 
-// restore lets CRIU restore what is in a directory.
-func restore(t *testing.T, images string) {
+// criuRestore lets CRIU restore what is in a directory.
+func criuRestore(t *testing.T, images string) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), testkit.CRIUPath(t), "restore", "-D", images, "-o", "restore.log", "-v4", "-d")
 	output, err := cmd.CombinedOutput()

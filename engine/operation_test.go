@@ -35,7 +35,7 @@ func TestDumpByPagemapWords(t *testing.T) {
 	if _, err := victim.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	restore(t, images)
+	criuRestore(t, images)
 	victim.Restored()
 	victim.MustVerify()
 }

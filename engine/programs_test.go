@@ -97,7 +97,7 @@ func TestDumpOfProgramsIsRestoredByCRIU(t *testing.T) {
 			if _, err := victim.Wait(); err != nil {
 				t.Fatal(err)
 			}
-			restore(t, images)
+			criuRestore(t, images)
 			victim.Restored()
 			victim.MustVerify()
 		})

@@ -31,6 +31,8 @@ func (e *Engine) serve(ctx context.Context, req *rpc.Req, s *session) (*rpc.Resp
 		return &rpc.Resp{Type: req.Type, Success: true}, nil
 	case rpc.ReqDump:
 		return e.dump(ctx, req.Opts, s)
+	case rpc.ReqRestore:
+		return e.restore(ctx, req.Opts, s)
 	}
 	return nil, fmt.Errorf("the built-in engine cannot do %v yet: %w", req.Type, errors.ErrUnsupported)
 }

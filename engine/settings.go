@@ -1,6 +1,5 @@
 //go:build amd64
 
-
 package engine
 
 import (

@@ -24,6 +24,9 @@ type call struct {
 	got  func(result uint64, err error) error // nil: it must succeed
 	back []byte                               // where memory goes that the call has written
 	from int                                  // the argument that is that memory
+
+	inner Arg // memory that a pointer in the last argument that is memory leads to
+	place int // where in that the pointer is
 }
 
 // An Arg is an argument of a call: a number, or the address of some bytes.
@@ -86,6 +89,12 @@ func (b *Batch) Ask(what string, n int, got func(result uint64, written []byte) 
 	}}, args)
 }
 
+// DoWithPointer is Do for a call whose last argument that is memory has a pointer in it: to a copy of inner, at a place in that
+// memory.
+func (b *Batch) DoWithPointer(what string, inner Arg, place int, nr uint32, args ...Arg) {
+	b.add(call{what: what, nr: nr, inner: inner, place: place}, args)
+}
+
 func (b *Batch) add(c call, args []Arg) {
 	copy(c.args[:], args)
 	b.calls = append(b.calls, c)
@@ -124,7 +133,7 @@ func run(p *stub.Process, th *stub.Thread, calls []call) (int, error) {
 	var places [][6]uint64
 	for i := range calls {
 		c := &calls[i]
-		need := 0
+		need := (len(c.inner.data) + 7) &^ 7
 		for _, a := range c.args {
 			need += (len(a.data) + 7) &^ 7
 		}
@@ -135,13 +144,25 @@ func run(p *stub.Process, th *stub.Thread, calls []call) (int, error) {
 			break
 		}
 		sc := stub.Call{Nr: c.nr}
+		put := func(data []byte) (at int) {
+			at = len(memory)
+			memory = append(memory, data...)
+			memory = append(memory, make([]byte, -len(memory)&7)...)
+			return at
+		}
+		inner, last := -1, 0
+		if c.inner.data != nil {
+			inner = put(c.inner.data)
+		}
 		for j, a := range c.args {
 			sc.Args[j] = a.value
 			if a.data != nil {
-				sc.Args[j] = p.Arguments() + uint64(len(memory))
-				memory = append(memory, a.data...)
-				memory = append(memory, make([]byte, -len(memory)&7)...)
+				last = put(a.data)
+				sc.Args[j] = p.Arguments() + uint64(last)
 			}
+		}
+		if inner >= 0 {
+			binary.LittleEndian.PutUint64(memory[last+c.place:], p.Arguments()+uint64(inner))
 		}
 		table = append(table, sc)
 		places = append(places, sc.Args)

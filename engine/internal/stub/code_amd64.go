@@ -1,6 +1,7 @@
 package stub
 
 import (
+	"bytes"
 	"encoding/binary"
 
 	"stasis.example/engine/internal/ptrace"
@@ -26,6 +27,10 @@ var loop = []byte{
 
 // syscallCode is the instruction that makes a system call.
 var syscallCode = []byte{0x0f, 0x05}
+
+// FindSyscall returns where in some code the first such instruction is, -1 for nowhere. It may be a part of another one: it is
+// executed as what it looks like.
+func FindSyscall(code []byte) int { return bytes.Index(code, syscallCode) }
 
 // program returns the program that processes are made from, as an ELF file: one segment at base, its first page in the
 // file, the rest of the length memory that is zero. It waits for ever (pause).

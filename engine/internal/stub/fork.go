@@ -46,6 +46,9 @@ func (p *Process) Fork(children []Child) ([]*Process, error) {
 	for len(children) > 0 {
 		n := min(len(children), room, tableRoom)
 		ids, err := p.clone(n, func(i int) (flags uint64, tid int, exitSignal uint64) {
+			if children[i].Flags&unix.CLONE_PARENT != 0 {
+				return children[i].Flags, children[i].PID, 0 // it ends with the signal of the one that forks it
+			}
 			return children[i].Flags, children[i].PID, uint64(unix.SIGCHLD)
 		})
 		for _, pid := range ids {

@@ -84,23 +84,17 @@ func (th *Thread) Run(calls []Call) error {
 
 func (th *Thread) table(calls []Call) error {
 	at := th.p.layout.Area.Start + tableAt
-	b := make([]byte, 0, len(calls)*entrySize)
-	for i := range calls {
-		b = binary.LittleEndian.AppendUint64(b, uint64(calls[i].Nr))
-		for _, a := range calls[i].Args {
-			b = binary.LittleEndian.AppendUint64(b, a)
-		}
-		b = binary.LittleEndian.AppendUint64(b, 0)
-	}
-	if err := th.p.Write(at, b); err != nil {
+	regs := th.tableRegs(th.p.layout.Area.Start+codeAt, at, len(calls))
+	if err := th.prepare(calls, &regs); err != nil {
 		return err
 	}
-	if err := th.start(at, len(calls)); err != nil {
+	if err := th.Cont(0); err != nil {
 		return err
 	}
 	if err := th.trap(); err != nil {
 		return err
 	}
+	b := make([]byte, len(calls)*entrySize)
 	if err := th.p.Read(at, b); err != nil {
 		return err
 	}
@@ -110,13 +104,20 @@ func (th *Thread) table(calls []Call) error {
 	return nil
 }
 
-// start lets the thread run a table.
-func (th *Thread) start(table uint64, calls int) error {
-	regs := th.tableRegs(th.p.layout.Area.Start+codeAt, table, calls)
-	if err := th.SetRegs(&regs); err != nil {
+// prepare writes a table, and sets the registers that run it.
+func (th *Thread) prepare(calls []Call, regs *ptrace.Regs) error {
+	b := make([]byte, 0, len(calls)*entrySize)
+	for i := range calls {
+		b = binary.LittleEndian.AppendUint64(b, uint64(calls[i].Nr))
+		for _, a := range calls[i].Args {
+			b = binary.LittleEndian.AppendUint64(b, a)
+		}
+		b = binary.LittleEndian.AppendUint64(b, 0)
+	}
+	if err := th.p.Write(th.p.layout.Area.Start+tableAt, b); err != nil {
 		return err
 	}
-	return th.Cont(0)
+	return th.SetRegs(regs)
 }
 
 // trap waits for the int3 at the end of a table.
@@ -144,12 +145,13 @@ func (th *Thread) Become(regs ptrace.Regs, mask uint64, xstate []byte) {
 	th.regs, th.mask, th.xstate, th.become = regs, mask, xstate, true
 }
 
-// Finish unmaps the area, by way of an instruction at an address outside of it, after the calls that are given, and gives the
-// threads what Become has said. They stay stopped.
-func (p *Process) Finish(syscallAt uint64, calls []Call) error {
+// Finish makes the calls that are given, by way of an instruction at an address outside of the area, unmaps the area if nobody
+// else needs it, and gives the threads what Become has said. They stay stopped.
+func (p *Process) Finish(syscallAt uint64, unmap bool, calls []Call) error {
 	first := p.Threads[0]
-	area := p.layout.Area
-	calls = append(slices.Clip(calls), NewCall(unix.SYS_MUNMAP, area.Start, area.Len()))
+	if area := p.layout.Area; unmap {
+		calls = append(slices.Clip(calls), NewCall(unix.SYS_MUNMAP, area.Start, area.Len()))
+	}
 	for i := range calls {
 		if err := first.single(syscallAt, &calls[i]); err != nil {
 			return err
@@ -218,4 +220,50 @@ func (p *Process) LetGo() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// Die makes the process a zombie with a name and an exit status as wait(2) gives it. One that a signal killed dies by that
+// signal again; that it left a core file is not said any more.
+func (p *Process) Die(comm string, status uint32) error {
+	name := append([]byte(comm), 0)
+	if err := p.Write(p.Arguments(), name); err != nil {
+		return err
+	}
+	const coreLimit = 4 // RLIMIT_CORE; what follows the name is zero
+	calls := []Call{
+		NewCall(unix.SYS_PRCTL, unix.PR_SET_NAME, p.Arguments()),
+		NewCall(unix.SYS_SETRLIMIT, coreLimit, p.Arguments()+64),
+	}
+	if err := errors.Join(p.Run(calls), remote.Must(calls)); err != nil {
+		return fmt.Errorf("process %d: %w", p.PID, err)
+	}
+	th := p.Threads[0]
+	sig := unix.WaitStatus(status).Signal()
+	if sig <= 0 {
+		regs := th.tableRegs(p.layout.Area.Start+codeAt, p.layout.Area.Start+tableAt, 1)
+		exit := []Call{NewCall(unix.SYS_EXIT_GROUP, uint64(status>>8&0xff))}
+		if err := th.prepare(exit, &regs); err != nil {
+			return err
+		}
+		return errors.Join(th.Cont(0), p.Bury())
+	}
+	if err := errors.Join(th.SetSigmask(0), unix.Kill(p.PID, sig), th.Cont(0)); err != nil {
+		return fmt.Errorf("process %d: %w", p.PID, err)
+	}
+	for {
+		s, err := th.WaitLong()
+		if errors.Is(err, ptrace.ErrGone) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		var deliver unix.Signal
+		if s.Kind == ptrace.SignalStop {
+			deliver = s.Signal
+		}
+		if err := th.Cont(deliver); err != nil {
+			return err
+		}
+	}
 }

@@ -1,0 +1,57 @@
+//go:build amd64
+
+package engine
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"stasis.example/criu/rpc"
+	"stasis.example/engine/internal/plan"
+	"stasis.example/engine/internal/snapshot"
+	"stasis.example/image"
+	"stasis.example/image/entry"
+)
+
+// restore answers a request to restore.
+func (e *Engine) restore(ctx context.Context, opts *rpc.Opts, s *session) (*rpc.Resp, error) {
+	if opts == nil {
+		return nil, fmt.Errorf("a restore without options: %w", unix.EBADRQC)
+	}
+	if err := refuseOptions(opts); err != nil {
+		return nil, err
+	}
+	dirs, err := e.openDirs(opts)
+	if err != nil {
+		return nil, err
+	}
+	defer dirs.close()
+	if seconds := value(opts.Timeout); seconds > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(seconds)*time.Second)
+		defer cancel()
+	}
+	r := &restore{
+		dir: dirs.images, log: dirs.log, kernel: e.kernel, stopped: value(opts.LeaveStopped),
+		options: plan.Options{Arch: snapshot.AMD64, ShellJob: value(opts.ShellJob)},
+	}
+	if value(opts.NotifyScripts) {
+		r.notify = func(stage string, pid int) error {
+			_, err := s.notify(ctx, stage, pid)
+			return err
+		}
+	}
+	root, err := r.run(ctx)
+	if err == nil {
+		err = image.WriteAll(dirs.work, image.StatsRestore, 0, &entry.Stats{Restore: &r.stats})
+	}
+	if err != nil {
+		dirs.log.add(logError, "restore", "%v", err)
+		return &rpc.Resp{Type: rpc.ReqRestore, CrErrmsg: &dirs.log.first}, err
+	}
+	dirs.log.info("Restore finished successfully. Tasks resumed.")
+	return &rpc.Resp{Type: rpc.ReqRestore, Success: true, Restore: &rpc.RestoreResp{PID: int32(root)}}, nil
+}

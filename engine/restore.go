@@ -1,0 +1,272 @@
+//go:build amd64
+
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"stasis.example/engine/internal/apply"
+	"stasis.example/engine/internal/plan"
+	"stasis.example/engine/internal/ptrace"
+	"stasis.example/engine/internal/snapshot"
+	"stasis.example/engine/internal/state/mm"
+	"stasis.example/engine/internal/stub"
+	"stasis.example/image"
+	"stasis.example/image/entry"
+	"stasis.example/internal/linux"
+	"stasis.example/internal/proc"
+)
+
+// A restore is one restore of a tree.
+type restore struct {
+	dir     image.Dir
+	log     *logger
+	kernel  *linux.Kernel
+	options plan.Options
+	inherit map[string]*os.File                      // files that are handed in, by their keys
+	stopped bool                                     // leave all processes stopped
+	sibling bool                                     // the root becomes a sibling of this process
+	files   apply.Files                              // how files are found and compared
+	allowed func(*snapshot.Tree) error               // whether whoever asks may have such a tree; nil for yes
+	notify  func(stage string, pid int) error        // nil for nobody to be told
+	ready   func(root int, files *apply.Files) error // the last chance to refuse; nil for none
+
+	plan  *plan.Plan
+	tree  *apply.Tree
+	made  map[int]*stub.Process // processes that are there, by the numbers of the plan
+	tasks map[int]*apply.Task
+	pages uint64 // that were written
+	stats entry.RestoreStats
+}
+
+// run restores the tree, and reads as the order of events. Everything that the images alone decide is decided before there is
+// a process, and so is whether the files are there. Until the last step whatever was made is killed when a step fails, when the
+// context ends, or when this process dies.
+func (r *restore) run(ctx context.Context) (root int, err error) {
+	began := time.Now()
+	if r.plan, err = plan.Make(r.dir, r.options); err != nil {
+		return 0, err
+	}
+	for _, note := range r.plan.Notes {
+		r.log.add(logWarn, "restore", "%s", note)
+	}
+	if r.allowed != nil {
+		if err := r.allowed(r.plan.Tree); err != nil {
+			return 0, err
+		}
+	}
+	root = r.plan.Tree.Root().PID.Num()
+	if err := r.tell("pre-restore", 0); err != nil {
+		return 0, err
+	}
+	defer r.files.Close()
+	if err := r.open(); err != nil {
+		return 0, err
+	}
+	r.log.info("%d files are open", len(r.files.All()))
+	if err := ptrace.Run(ctx, ptrace.Options{Kernel: r.kernel, ExitKill: true}, r.traced); err != nil {
+		return 0, err
+	}
+	r.stats.RestoreTime, r.stats.PagesRestored = microseconds(began), &r.pages
+	_ = r.tell("post-resume", root) // too late to change anything
+	return root, nil
+}
+
+// traced is the part that holds processes.
+func (r *restore) traced(tr *ptrace.Tracer) error {
+	began := time.Now()
+	r.prepare()
+	if err := r.start(tr); err != nil {
+		return errors.Join(err, r.destroy(tr))
+	}
+	if err := r.shape(tr); err != nil {
+		return errors.Join(err, r.destroy(tr))
+	}
+	r.stats.ForkingTime = microseconds(began)
+	for _, step := range []struct {
+		name string
+		do   func() error
+	}{
+		{"processes", r.finishTasks},
+		{"stages", r.lastStages},
+		{"registers", r.finish},
+	} {
+		if err := step.do(); err != nil {
+			return errors.Join(err, r.destroy(tr))
+		}
+		r.log.info("%s are done", step.name)
+	}
+	return r.letGo()
+}
+
+// prepare makes the tree that the kinds of state work with.
+func (r *restore) prepare() {
+	t := r.plan.Tree
+	r.tree = &apply.Tree{
+		Kernel: r.kernel, Proc: proc.New(os.DirFS("/proc")), Snapshot: t, Files: &r.files,
+		Note: func(format string, args ...any) { r.log.add(logWarn, "restore", format, args...) },
+	}
+	r.made, r.tasks = make(map[int]*stub.Process), make(map[int]*apply.Task)
+	spaces, tables := byID(t.Spaces, func(s *snapshot.Space) snapshot.ObjectID { return s.ID }), byID(t.Tables, func(s *snapshot.Table) snapshot.ObjectID { return s.ID })
+	contexts, handlers := byID(t.FSContexts, func(s *snapshot.FSContext) snapshot.ObjectID { return s.ID }), byID(t.Handlers, func(s *snapshot.Handlers) snapshot.ObjectID { return s.ID })
+	for _, task := range t.Tasks {
+		if task.State == snapshot.Dead {
+			continue
+		}
+		pid := task.PID.Num()
+		a := &apply.Task{
+			Task: task, Tree: r.tree, Dir: r.tree.Proc.Process(pid),
+			Space: take(spaces, task.Space), Table: take(tables, task.Table), FS: take(contexts, task.FS), Handlers: take(handlers, task.Handlers),
+		}
+		for _, th := range task.Threads {
+			a.Threads = append(a.Threads, &apply.Thread{Thread: th, Task: a})
+		}
+		r.tree.Tasks = append(r.tree.Tasks, a)
+		r.tasks[pid] = a
+	}
+}
+
+func byID[T any](all []*T, id func(*T) snapshot.ObjectID) map[snapshot.ObjectID]*T {
+	m := make(map[snapshot.ObjectID]*T, len(all))
+	for _, x := range all {
+		m[id(x)] = x
+	}
+	return m
+}
+
+// take returns a thing to the first who asks for it.
+func take[T any](m map[snapshot.ObjectID]*T, id snapshot.ObjectID) *T {
+	x := m[id]
+	delete(m, id)
+	return x
+}
+
+// start makes the root: the program that all comes from, and its copy under the root's number.
+func (r *restore) start(tr *ptrace.Tracer) error {
+	area, err := r.plan.Hole(stub.AreaSize)
+	if err != nil {
+		return err
+	}
+	area.End = area.Start + stub.AreaSize
+	r.files.Place(r.plan.Tree)
+	first, _ := r.files.Range()
+	original, err := stub.Start(tr, &stub.Layout{Area: area, Files: r.files.All(), FirstFile: first, Sibling: r.sibling})
+	if err != nil {
+		return err
+	}
+	made, err := original.Fork([]stub.Child{{PID: r.plan.Tree.Root().PID.Num(), Flags: unix.CLONE_PARENT | stub.ClearHandlers}})
+	for _, p := range made {
+		r.made[p.PID] = p
+	}
+	return errors.Join(err, original.Destroy())
+}
+
+// finishTasks makes processes what they were, but for the registers.
+func (r *restore) finishTasks() error {
+	for _, t := range r.tree.Tasks {
+		t.Remote = r.made[t.PID.Num()]
+		t.Threads[0].Remote = t.Remote.Threads[0]
+	}
+	for _, t := range r.tree.Tasks {
+		if err := mm.Seal(t); err != nil {
+			return err
+		}
+		if err := applyAll(alone(), t); err != nil {
+			return err
+		}
+	}
+	for _, t := range r.tree.Tasks {
+		var tids []int
+		for _, th := range t.Threads[1:] {
+			tids = append(tids, th.TID.Num())
+		}
+		if len(tids) > 0 {
+			if err := t.Remote.AddThreads(tids); err != nil {
+				return fmt.Errorf("%s: threads: %w", t.Where(), err)
+			}
+			for i, th := range t.Threads {
+				th.Remote = t.Remote.Threads[i]
+			}
+		}
+		if err := applyAll(together(), t); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lastStages tells of the stages in which the tree is there and does not run yet.
+func (r *restore) lastStages() error {
+	root := r.plan.Tree.Root().PID.Num()
+	if r.ready != nil {
+		if err := r.ready(root, &r.files); err != nil {
+			return err
+		}
+	}
+	for _, stage := range []string{"post-restore", "network-unlock", "pre-resume"} {
+		if err := r.tell(stage, root); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tell notifies of a stage; whoever is told can refuse to go on.
+func (r *restore) tell(stage string, pid int) error {
+	if r.notify == nil {
+		return nil
+	}
+	if err := r.notify(stage, pid); err != nil {
+		return fmt.Errorf("%s: %w", stage, err)
+	}
+	return nil
+}
+
+// finish takes what is ours out of the processes and gives them their registers. An address space that several have is
+// cleared by the last of them.
+func (r *restore) finish() error {
+	for i := len(r.tree.Tasks) - 1; i >= 0; i-- {
+		if err := r.finishTask(r.tree.Tasks[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// letGo is the point of no return: from here on the processes live on without us.
+func (r *restore) letGo() error {
+	var errs []error
+	for _, t := range r.tree.Tasks {
+		if r.stopped || t.State == snapshot.Stopped {
+			if err := unix.Kill(t.PID.Num(), unix.SIGSTOP); err != nil {
+				errs = append(errs, fmt.Errorf("%s: %w", t.Where(), err))
+			}
+		}
+	}
+	for _, t := range r.tree.Tasks {
+		errs = append(errs, t.Remote.Keep())
+	}
+	for _, t := range r.tree.Tasks {
+		errs = append(errs, t.Remote.LetGo())
+	}
+	return errors.Join(errs...)
+}
+
+// destroy kills what was made, children before parents, whatever the context says.
+func (r *restore) destroy(tr *ptrace.Tracer) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(tr.Context()), time.Minute)
+	defer cancel()
+	return tr.WithContext(ctx, func() error {
+		var errs []error
+		for _, p := range r.made {
+			errs = append(errs, p.Destroy())
+		}
+		return errors.Join(errs...)
+	})
+}
