@@ -225,14 +225,15 @@ func (p *Process) LetGo() error {
 // Die makes the process a zombie with a name and an exit status as wait(2) gives it. One that a signal killed dies by that
 // signal again; that it left a core file is not said any more.
 func (p *Process) Die(comm string, status uint32) error {
-	name := append([]byte(comm), 0)
+	const coreLimit, limitAt = 4, 64 // RLIMIT_CORE, and where a limit of zero is: behind the name
+	name := make([]byte, limitAt+16)
+	copy(name[:limitAt-1], comm)
 	if err := p.Write(p.Arguments(), name); err != nil {
 		return err
 	}
-	const coreLimit = 4 // RLIMIT_CORE; what follows the name is zero
 	calls := []Call{
 		NewCall(unix.SYS_PRCTL, unix.PR_SET_NAME, p.Arguments()),
-		NewCall(unix.SYS_SETRLIMIT, coreLimit, p.Arguments()+64),
+		NewCall(unix.SYS_SETRLIMIT, coreLimit, p.Arguments()+limitAt),
 	}
 	if err := errors.Join(p.Run(calls), remote.Must(calls)); err != nil {
 		return fmt.Errorf("process %d: %w", p.PID, err)
