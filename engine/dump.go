@@ -283,26 +283,33 @@ func (d *dump) bury() error {
 	return nil
 }
 
-// waitStopped waits until all processes have stopped: a signal that was sent to one that stands still takes its time.
+// waitStopped waits until all processes have stopped.
 func (d *dump) waitStopped() error {
-	const patience = 10 * time.Second
-	deadline := time.Now().Add(patience)
 	for p := range d.tree.Alive() {
-		for pause := int64(0); ; pause = min(2*pause+1000, 1e6) {
-			stat, err := p.Dir.Stat()
-			if err != nil {
-				return err
-			}
-			if stat.State == 'T' || stat.State == 'Z' {
-				break
-			}
-			if time.Now().After(deadline) {
-				return fmt.Errorf("process %d does not stop: %w", p.PID, ptrace.ErrTimeout)
-			}
-			d.kernel.Pause(pause)
+		if err := awaitStop(d.kernel, p.PID, p.Dir); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// awaitStop waits until a process has stopped: a signal that was sent to one that stands still takes its time.
+func awaitStop(k *linux.Kernel, pid int, dir proc.Dir) error {
+	const patience = 10 * time.Second
+	deadline := time.Now().Add(patience)
+	for pause := int64(0); ; pause = min(2*pause+1000, 1e6) {
+		stat, err := dir.Stat()
+		if err != nil {
+			return err
+		}
+		if stat.State == 'T' || stat.State == 'Z' {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("process %d does not stop: %w", pid, ptrace.ErrTimeout)
+		}
+		k.Pause(pause)
+	}
 }
 
 // release closes what is left open.

@@ -255,6 +255,11 @@ func (r *restore) letGo() error {
 	for _, t := range r.tree.Tasks {
 		errs = append(errs, t.Remote.LetGo())
 	}
+	for _, t := range r.tree.Tasks {
+		if r.stopped || t.State == snapshot.Stopped {
+			errs = append(errs, awaitStop(r.kernel, t.PID.Num(), t.Dir))
+		}
+	}
 	return errors.Join(errs...)
 }
 
