@@ -10,6 +10,7 @@ import (
 
 	"stasis.example/criu"
 	"stasis.example/criu/rpc"
+	"stasis.example/internal/linux"
 )
 
 var errNoRequest = errors.New("no request came")
@@ -161,6 +162,9 @@ func (v *conversation) request(ctx context.Context, req *rpc.Req) (more bool, er
 		return false, v.answer(req.Type, err)
 	}
 	defer j.close()
+	if v.TellCaller && v.back != nil {
+		v.hangUp() // an engine in this process remembers nothing from one request to the next, but who it is for
+	}
 	renumber := func(func(int) int) {}
 	if v.client.trust == direct && req.Opts != nil {
 		if j.call.Files, renumber, err = inherited(req.Opts); err != nil {
@@ -208,8 +212,9 @@ func known(t rpc.ReqType) bool {
 // prepare checks a request and rewrites it from the client's point of view to this process's.
 func (v *conversation) prepare(req *rpc.Req) (*job, error) {
 	j := &job{asked: req.Type, call: criu.Call{Op: req.Type}}
-	if v.TellCaller && v.client.trust != direct {
+	if v.TellCaller {
 		j.call.Caller = &v.client.Caller
+		j.call.Caller.Parent = v.client.trust == direct
 	}
 	if req.Type == rpc.ReqFeatureCheck && req.Features == nil {
 		req.Features = &rpc.Features{} // CRIU's child would crash
@@ -223,13 +228,20 @@ func (v *conversation) prepare(req *rpc.Req) (*job, error) {
 		}
 		return j, nil
 	}
-	if v.kin(req) && (v.client.trust == untrusted || req.Opts.PID == nil) {
-		return nil, v.refuseKin(req)
+	if v.kin(req) {
+		if err := v.prepareKin(req, j); err != nil {
+			return nil, err
+		}
 	}
 	switch req.Type {
 	case rpc.ReqVersion, rpc.ReqFeatureCheck, rpc.ReqWaitPID:
 		req.Opts = nil // nobody looks at them, and what they name need not be there
 		return j, nil
+	}
+	if v.TellCaller {
+		if err := v.configure(req.Opts); err != nil {
+			return nil, err
+		}
 	}
 	files, err := v.client.takeFiles(req.Opts, *v.rules)
 	if err != nil && req.Type == rpc.ReqCheck && req.Opts.LogFile == nil {
@@ -255,6 +267,35 @@ func needsOptions(t rpc.ReqType) bool {
 	return true
 }
 
+// prepareKin has an engine in this process do what rests on who the client is. Other peers are refused it, unless the
+// client names itself by its pid: to them it is a process like any other.
+func (v *conversation) prepareKin(req *rpc.Req, j *job) error {
+	switch {
+	case !v.TellCaller && (v.client.trust == untrusted || req.Opts.PID == nil):
+		return v.refuseKin(req)
+	case !v.TellCaller:
+		return nil
+	case !v.selfDump(req):
+		j.call.Sibling = req.Opts.RstSibling != nil && *req.Opts.RstSibling
+		j.call.ExecCmd = len(req.Opts.ExecCmd) > 0
+		return nil
+	case req.Opts.NotifyScripts != nil && *req.Opts.NotifyScripts:
+		return refusal(syscall.EINVAL, "a process that dumps itself cannot answer notifications meanwhile: it is frozen")
+	}
+	own, err := v.front.inode()
+	if err != nil {
+		return err
+	}
+	// Where the kernel does not say which socket of the client's it is, the dump will meet one that it cannot save.
+	peer, err := linux.UnixPeer(uint32(own))
+	if err != nil {
+		v.Log("%v: its end of the conversation: %v", v.client, err)
+	}
+	j.call.SelfDump, j.call.Caller.Socket = true, uint64(peer)
+	req.Opts.PID = new(int32(v.client.PID))
+	return nil
+}
+
 func (v *conversation) refuseKin(req *rpc.Req) error {
 	if v.selfDump(req) {
 		if v.client.trust == untrusted {
@@ -274,6 +315,12 @@ func (v *conversation) prepareTree(req *rpc.Req, j *job) error {
 			if err := v.client.checkConfinement(); err != nil {
 				return err
 			}
+			if v.TellCaller && v.rules.become {
+				// What is restored is made by this process, and gets no higher limits than it has.
+				if err := v.client.confine(os.Getpid()); err != nil {
+					return err
+				}
+			}
 		}
 		v.fillUnprivileged(o)
 		return nil
@@ -286,7 +333,17 @@ func (v *conversation) prepareTree(req *rpc.Req, j *job) error {
 		// Without a pid the peer would take its own client's, which is this process's.
 		return refusal(syscall.EBADRQC, "%v needs a pid", req.Type)
 	}
-	t, err := v.client.holdTree(*o.PID, *v.rules)
+	var t *tree
+	var err error
+	if j.call.SelfDump {
+		if t, err = holdProcess(v.client.PID); err == nil {
+			if err = v.client.alive(); err != nil {
+				t.close() // somebody else's pid by now
+			}
+		}
+	} else {
+		t, err = v.client.holdTree(*o.PID, *v.rules)
+	}
 	if err != nil {
 		return err
 	}

@@ -21,6 +21,7 @@ import (
 	"stasis.example/criu"
 	"stasis.example/criu/criutest"
 	"stasis.example/criu/rpc"
+	"stasis.example/engine"
 	"stasis.example/internal/testkit"
 )
 
@@ -40,7 +41,8 @@ func TestMain(m *testing.M) {
 		case "swrk": // what package criu starts; the environment says what is behind
 			if peer := os.Getenv(swrkVariable); peer != "" {
 				fd, _ := strconv.Atoi(os.Args[2])
-				os.Exit(report(Swrk(context.Background(), fd, Options{Transport: testTransport(peer), HangUpGrace: testGrace})))
+				o := testOptions(peer)
+				os.Exit(report(Swrk(context.Background(), fd, o)))
 			}
 		case wordWorker:
 			os.Exit(testWorker(os.Args[2], os.Args[3]))
@@ -62,12 +64,31 @@ func report(err error) int {
 	return 0
 }
 
-// testTransport is a CRIU, or whoever listens on a socket.
-func testTransport(name string) criu.Transport {
+// builtin is the transport of the engine in the worker process itself.
+const builtin = "builtin"
+
+// testOptions are those of a conversation with a CRIU, with whoever listens on a socket, or with the built-in engine.
+func testOptions(name string) Options {
+	o := Options{HangUpGrace: testGrace}
 	if socket, ok := strings.CutPrefix(name, "socket:"); ok {
-		return &criu.Service{Path: socket}
+		o.Transport = &criu.Service{Path: socket}
+	} else if name == builtin {
+		o.Transport, o.TellCaller = engine.New(), true
+	} else {
+		o.Transport = &Proxy{Swrk: criu.Swrk{Path: name}}
 	}
-	return &Proxy{Swrk: criu.Swrk{Path: name}}
+	return o
+}
+
+// eachEngine runs a test in front of a CRIU and of the built-in engine.
+func eachEngine(t *testing.T, test func(t *testing.T, transport string)) {
+	t.Helper()
+	testkit.Need(t, testkit.Root)
+	t.Run("criu", func(t *testing.T) {
+		testkit.Need(t, testkit.CRIU)
+		test(t, testkit.CRIUPath(t))
+	})
+	t.Run(builtin, func(t *testing.T) { test(t, builtin) })
 }
 
 // testGrace is short: what hangs in a test hangs for ever.
@@ -76,8 +97,9 @@ const testGrace = 200 * time.Millisecond
 // testWorker is a worker process with some of the rules switched off.
 func testWorker(transport, off string) int {
 	r := without(off)
-	return report(Work(context.Background(), Options{Transport: testTransport(transport), rules: &r, HangUpGrace: testGrace,
-		Log: func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }}))
+	o := testOptions(transport)
+	o.rules, o.Log = &r, func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
+	return report(Work(context.Background(), o))
 }
 
 // without is all rules but those named, with commas between.

@@ -57,6 +57,14 @@ func (p *packets) close() {
 	p.file.Close()
 }
 
+// inode is the number of this end's socket.
+func (p *packets) inode() (uint64, error) {
+	var st unix.Stat_t
+	var statErr error
+	err := p.raw.Control(func(fd uintptr) { statErr = unix.Fstat(int(fd), &st) })
+	return st.Ino, errors.Join(err, os.NewSyscallError("fstat", statErr))
+}
+
 // peek waits for the next request and leaves it in the socket, for drop to take or for a process that this one turns
 // into. The end of the conversation is io.EOF. Descriptors that a client sends along are never received.
 func (p *packets) peek(ctx context.Context) (*rpc.Req, error) {

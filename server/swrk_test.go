@@ -14,15 +14,14 @@ import (
 	"stasis.example/internal/testkit"
 )
 
-// swrkOf is a swrk child that proxies to a CRIU.
-func swrkOf(t testing.TB) *criu.Swrk {
-	t.Helper()
-	return &criu.Swrk{Path: "/proc/self/exe", Env: append(os.Environ(), swrkVariable+"="+testkit.CRIUPath(t))}
+// swrkOf is a swrk child that proxies to a CRIU, or has the built-in engine in it.
+func swrkOf(transport string) *criu.Swrk {
+	return &criu.Swrk{Path: "/proc/self/exe", Env: append(os.Environ(), swrkVariable+"="+transport)}
 }
 
 func TestConformanceOfSwrk(t *testing.T) {
 	testkit.Need(t, testkit.Root, testkit.CRIU)
-	criutest.Run(t, criutest.Target{Can: criutest.Everything, Real: func(t testing.TB) criutest.Client { return criu.New(swrkOf(t)) }})
+	criutest.Run(t, criutest.Target{Can: criutest.Everything, Real: func(t testing.TB) criutest.Client { return criu.New(swrkOf(testkit.CRIUPath(t))) }})
 }
 
 // The peer inherits what the client lets its swrk child inherit, under the number that it has there.
@@ -40,7 +39,7 @@ func TestSwrkInheritedFiles(t *testing.T) {
 		ok     bool
 	}{{"inherited", 4, true}, {"of the server's own", 5, false}, {"none", 900, false}} {
 		t.Run(tc.name, func(t *testing.T) {
-			swrk := swrkOf(t)
+			swrk := swrkOf(testkit.CRIUPath(t))
 			swrk.ExtraFiles = []*os.File{w}
 			conn, err := swrk.Open(t.Context(), criu.Call{})
 			if err != nil {

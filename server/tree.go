@@ -39,14 +39,19 @@ func (c *client) holdTree(pid int32, r rules) (*tree, error) {
 			return nil, err
 		}
 	}
-	fd, err := unix.PidfdOpen(own, 0)
+	return holdProcess(own)
+}
+
+// holdProcess takes hold of the tree below pid, a number of this process's pid namespace.
+func holdProcess(pid int) (*tree, error) {
+	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) { // a thread; the number of none
 			return nil, refusal(syscall.EINVAL, "pid %d is a thread of another process", pid)
 		}
 		return nil, refusal(errnoOf(err), "no process has the pid %d", pid)
 	}
-	return &tree{pid: own, pidfd: os.NewFile(uintptr(fd), "root of the tree")}, nil
+	return &tree{pid: pid, pidfd: os.NewFile(uintptr(fd), "root of the tree")}, nil
 }
 
 // translate finds the process that has a pid in the client's pid namespace.

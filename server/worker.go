@@ -11,15 +11,22 @@ import (
 	"golang.org/x/sys/unix"
 
 	"stasis.example/criu"
+	"stasis.example/criu/rpc"
 )
 
 // Options are what a conversation is held with.
 type Options struct {
 	// Transport reaches the peer that does the work. A [*Proxy] also takes connections over.
 	Transport criu.Transport
-	// TellCaller has the Transport told on whose behalf a request is made ([criu.Call]'s Caller), for an engine that
-	// judges by it. A peer that is a process of its own is not told: it runs with the client's rights.
+	// TellCaller says that the Transport is an engine in this process, which is told on whose behalf a request is made
+	// ([criu.Call]'s Caller), judges by it, and can do what rests on who the client is: have it dump itself, restore a tree
+	// as its child. A peer that is a process of its own is not told: it runs with the client's rights.
 	TellCaller bool
+	// Defaults are options of requests that do not set them, for an engine in this process: what configuration files say. A
+	// client that may not set an option does not get it by default either.
+	Defaults *rpc.Opts
+	// ReadConfig reads the configuration file that a request names, for an engine in this process.
+	ReadConfig func(path string) (*rpc.Opts, error)
 	// FirstRequest is how long a client may take to its first request; DefaultFirstRequest if zero.
 	FirstRequest time.Duration
 	// HangUpGrace is how long the peer may go on with a request whose client has hung up, before it is killed;

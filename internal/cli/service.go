@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"stasis.example/criu"
+	builtin "stasis.example/engine"
 	"stasis.example/server"
 )
 
@@ -82,22 +83,22 @@ func refuseSecure(what string) error {
 	return nil
 }
 
-// proxy is what answers requests.
-func (r *run) proxy(e engine) (*server.Proxy, error) {
-	if e.kind == engineBuiltin {
-		return nil, r.refuseBuiltin("a service")
-	}
-	if e.kind != engineCRIU {
-		return nil, &usageError{err: fmt.Errorf("a service in front of a %s would only be a longer way to it; use --engine criu", e), brief: true}
+// behind is what answers requests. The environment of a CRIU is this program's own.
+func (r *run) behind(e engine) (server.Options, error) {
+	switch e.kind {
+	case engineBuiltin:
+		return server.Options{Transport: builtin.New(), TellCaller: true, ReadConfig: r.readRequestConfig}, nil
+	case engineService:
+		return server.Options{}, &usageError{err: fmt.Errorf("a service in front of a %s would only be a longer way to it; use --engine builtin or --engine criu", e), brief: true}
 	}
 	path, err := findCRIU(e.path, r.env.get("PATH"))
 	if err != nil {
-		return nil, err
+		return server.Options{}, err
 	}
 	if path, err = filepath.Abs(path); err != nil {
-		return nil, err
+		return server.Options{}, err
 	}
-	return &server.Proxy{Swrk: criu.Swrk{Path: path}}, nil
+	return server.Options{Transport: &server.Proxy{Swrk: criu.Swrk{Path: path, Env: r.env.with(nil, engineVariable)}}}, nil
 }
 
 // swrk answers the parent process on an inherited socket.
@@ -124,13 +125,19 @@ func (r *run) swrk(ctx context.Context, args []string) error {
 	if r.settings, err = readSettings(r.flags, line, system, r.env, !r.asCRIU); err != nil {
 		return err
 	}
-	p, err := r.proxy(r.settings.engine)
+	o, err := r.behind(r.settings.engine)
 	if err != nil {
 		return err
 	}
-	p.Stdin, p.Stdout, p.Stderr = r.Stdin, r.Stdout, r.Stderr
-	p.Env = r.env.with(nil, engineVariable)
-	return server.Swrk(ctx, fd, server.Options{Transport: p})
+	switch p := o.Transport.(type) {
+	case *server.Proxy:
+		p.Stdin, p.Stdout, p.Stderr = r.Stdin, r.Stdout, r.Stderr
+	default:
+		if o.Defaults, err = r.settings.requestOptions(); err != nil {
+			return err
+		}
+	}
+	return server.Swrk(ctx, fd, o)
 }
 
 // lateSwrk is swrk in a place where criu does not look for it.
@@ -138,22 +145,25 @@ func (r *run) lateSwrk(context.Context) error {
 	return &usageError{err: errors.New("swrk has to be the first word, with the number of a descriptor behind it"), brief: true}
 }
 
-// serviceWorker holds one conversation of a service's.
+// serviceWorker holds one conversation of a service's. Its arguments are the engine and, encoded, the options of requests
+// that do not set them.
 func (r *run) serviceWorker(ctx context.Context, args []string) error {
-	if len(args) != 1 {
+	if len(args) != 2 {
 		return errors.New("a worker is started by a service")
 	}
 	e, err := parseEngine(args[0])
 	if err != nil {
 		return err
 	}
-	p, err := r.proxy(e)
+	o, err := r.behind(e)
 	if err != nil {
 		return err
 	}
-	p.Env = r.env.with(nil, engineVariable)
-	return server.Work(ctx, server.Options{Transport: p,
-		Log: func(format string, args ...any) { fmt.Fprintf(r.Stderr, format+"\n", args...) }})
+	if o.Defaults, err = decodeOptions(args[1]); err != nil {
+		return err
+	}
+	o.Log = func(format string, args ...any) { fmt.Fprintf(r.Stderr, format+"\n", args...) }
+	return server.Work(ctx, o)
 }
 
 // serve is the action service.
@@ -162,8 +172,14 @@ func (r *run) serve(ctx context.Context) error {
 	if err := refuseSecure("service"); err != nil {
 		return err
 	}
-	p, err := r.proxy(s.engine)
+	o, err := r.behind(s.engine)
 	if err != nil {
+		return err
+	}
+	worker := []string{r.name, workerAction, s.engine.String(), ""}
+	if p, ok := o.Transport.(*server.Proxy); ok {
+		worker[2] = engine{engineCRIU, p.Path}.String()
+	} else if worker[3], err = s.workerOptions(); err != nil {
 		return err
 	}
 	dir := s.workDir
@@ -182,7 +198,7 @@ func (r *run) serve(ctx context.Context) error {
 	if s.detach && os.Getenv(readyVariable) == "" {
 		return r.daemon(l)
 	}
-	return r.serveOn(ctx, l, work, p)
+	return r.serveOn(ctx, l, work, o.Transport, worker)
 }
 
 // listen makes the socket, or takes the one that was inherited.
@@ -231,7 +247,7 @@ func lookupGroup(name string) (int, error) {
 }
 
 // serveOn serves until a signal ends it.
-func (r *run) serveOn(ctx context.Context, l *server.Listener, work *os.File, p *server.Proxy) (err error) {
+func (r *run) serveOn(ctx context.Context, l *server.Listener, work *os.File, behind criu.Transport, worker []string) (err error) {
 	s := r.settings
 	defer l.Close()
 	log, err := r.openLog(work, apart)
@@ -257,13 +273,13 @@ func (r *run) serveOn(ctx context.Context, l *server.Listener, work *os.File, p 
 	ctx, stop := untilSignal(ctx)
 	defer stop()
 	srv := &server.Server{
-		Worker: server.Command{Args: []string{r.name, workerAction, engine{engineCRIU, p.Path}.String()}, Env: r.Environ},
+		Worker: server.Command{Args: worker, Env: r.Environ},
 		Grant:  !s.service.noGrant, MaxWorkers: s.service.workers, MaxPerUser: s.service.perUser, Log: say,
 	}
 	if err := r.ready(); err != nil {
 		return err
 	}
-	say("serving on %v with %s", l, p)
+	say("serving on %v with %s", l, behind)
 	err = srv.Serve(ctx, l)
 	say("the service has ended")
 	return err
