@@ -248,8 +248,11 @@ func (p *Process) Die(comm string, status uint32) error {
 		}
 		return errors.Join(th.Cont(0), p.Bury())
 	}
-	if err := errors.Join(th.SetSigmask(0), unix.Kill(p.PID, sig), th.Cont(0)); err != nil {
+	if err := errors.Join(th.SetSigmask(0), unix.Kill(p.PID, sig)); err != nil {
 		return fmt.Errorf("process %d: %w", p.PID, err)
+	}
+	if err := th.Cont(0); err != nil && !errors.Is(err, unix.ESRCH) { // SIGKILL has not waited for us
+		return err
 	}
 	for {
 		s, err := th.WaitLong()
@@ -263,7 +266,7 @@ func (p *Process) Die(comm string, status uint32) error {
 		if s.Kind == ptrace.SignalStop {
 			deliver = s.Signal
 		}
-		if err := th.Cont(deliver); err != nil {
+		if err := th.Cont(deliver); err != nil && !errors.Is(err, unix.ESRCH) {
 			return err
 		}
 	}

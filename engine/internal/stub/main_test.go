@@ -1,0 +1,11 @@
+//go:build amd64
+
+package stub
+
+import (
+	"testing"
+
+	"stasis.example/internal/testkit"
+)
+
+func TestMain(m *testing.M) { testkit.Main(m) }
