@@ -47,3 +47,19 @@ type PlanOptions struct {
 func Plan(image.Dir, PlanOptions) (string, error) {
 	return "", fmt.Errorf("the built-in engine is for amd64 only, not for %s yet: %w", runtime.GOARCH, errors.ErrUnsupported)
 }
+
+// A Feature is the engine's answer to a name that CRIU's `check --feature` knows.
+type Feature struct {
+	Name       string
+	Has, Known bool
+	Why        string
+}
+
+// FeatureNames returns no names.
+func FeatureNames() []string { return nil }
+
+// Feature knows no names.
+func (e *Engine) Feature(string) (Feature, bool) { return Feature{}, false }
+
+// Lacking names nothing.
+func (e *Engine) Lacking() []string { return nil }

@@ -16,7 +16,6 @@ import (
 	"stasis.example/criu/rpc"
 	"stasis.example/image"
 	"stasis.example/image/entry"
-	"stasis.example/internal/linux"
 )
 
 // serve does what a request asks.
@@ -29,6 +28,10 @@ func (e *Engine) serve(ctx context.Context, req *rpc.Req, s *session) (*rpc.Resp
 			return nil, err
 		}
 		return &rpc.Resp{Type: req.Type, Success: true}, nil
+	case rpc.ReqFeatureCheck:
+		return e.featureCheck(req.Features)
+	case rpc.ReqCPUInfoDump, rpc.ReqCPUInfoCheck:
+		return e.cpuinfo(req.Type, req.Opts)
 	case rpc.ReqDump:
 		return e.dump(ctx, req.Opts, s)
 	case rpc.ReqRestore:
@@ -40,33 +43,6 @@ func (e *Engine) serve(ctx context.Context, req *rpc.Req, s *session) (*rpc.Resp
 // version is that of the CRIU whose images and answers the engine's are like.
 func (e *Engine) version() *rpc.Version {
 	return &rpc.Version{MajorNumber: 4, MinorNumber: 2, Sublevel: new(int32(1)), Name: new("stasis, built-in engine")}
-}
-
-// check finds out whether the kernel has what the engine needs, and lets it.
-func (e *Engine) check() error {
-	var errs []error
-	for _, probe := range []struct {
-		what string
-		ask  func() (linux.Answer, error)
-	}{
-		{"pidfd_getfd (Linux 5.6)", e.kernel.HasPidfdGetfd},
-	} {
-		answer, err := probe.ask()
-		if err != nil {
-			errs = append(errs, err)
-		} else if answer == linux.No {
-			errs = append(errs, fmt.Errorf("the kernel lacks %s: %w", probe.what, errors.ErrUnsupported))
-		}
-	}
-	for _, file := range []string{"/proc/self/pagemap", "/proc/thread-self/children", "/proc/self/map_files"} {
-		if _, err := os.Stat(file); err != nil {
-			errs = append(errs, fmt.Errorf("the kernel does not show %s, or not to us: %w", file, err))
-		}
-	}
-	if unix.Geteuid() != 0 {
-		errs = append(errs, fmt.Errorf("the built-in engine needs root: %w", unix.EPERM))
-	}
-	return errors.Join(errs...)
 }
 
 // dump answers a request to dump.

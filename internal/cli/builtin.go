@@ -2,6 +2,7 @@ package cli
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"os"
 	"slices"
@@ -37,4 +38,98 @@ func (r *run) wayToCRIU() string {
 		return "set " + engineVariable + "=criu:PATH, or run CRIU itself"
 	}
 	return "--engine criu"
+}
+
+// builtinFlags are flags that take the criu program, if it is CRIU that is asked.
+func builtinFlags() []string { return []string{"--extra", "--experimental", "--all", "--feature"} }
+
+// checkBuiltin checks what the built-in engine needs; with --extra or --all, also what it can do without.
+func (r *run) checkBuiltin(ctx context.Context) error {
+	s := r.settings
+	if len(s.features) > 0 {
+		return r.featuresBuiltin()
+	}
+	j, err := r.openJob(apart)
+	if err != nil {
+		return err
+	}
+	defer j.close()
+	if err := j.peer.client.Check(ctx, criu.CheckOptions{ImagesDirFile: j.images, WorkDirFile: j.work, Raw: j.raw}); err != nil {
+		if r.asCRIU {
+			fmt.Fprintln(r.Stdout, "Does not look good.")
+		}
+		return j.fail(err)
+	}
+	var lacking []string
+	if s.program["--extra"] || s.program["--all"] {
+		lacking = builtin.New().Lacking()
+	}
+	if s.json {
+		f, err := j.peer.client.Features(ctx)
+		if err != nil {
+			return j.fail(err)
+		}
+		r.printJSON(checkAnswer{OK: true, Engine: s.engine.String(), Features: &features{f.MemTrack, f.LazyPages, f.PIDFDStore, f.MemCompression}, Lacking: lacking})
+		return nil
+	}
+	for _, l := range lacking {
+		r.say("%s", l)
+	}
+	switch {
+	case len(lacking) > 0: // in criu's words, and with its status
+		r.exit = exitFailure
+		fmt.Fprintln(r.Stdout, "Looks good but some kernel features are missing\nwhich, depending on your process tree, may cause\ndump or restore failure.")
+	case !s.quiet:
+		fmt.Fprintln(r.Stdout, "Looks good.")
+	}
+	return nil
+}
+
+// featuresBuiltin answers for single features. The status is that of criu: 0 if they are there, 1 if not, or not known.
+func (r *run) featuresBuiltin() error {
+	names := r.settings.features
+	if r.asCRIU { // which looks at the last one only
+		names = names[len(names)-1:]
+	}
+	e := builtin.New()
+	a := featureAnswer{OK: true, Engine: r.settings.engine.String(), Features: make(map[string]bool)}
+	for _, name := range names {
+		f, ok := e.Feature(name)
+		if !ok {
+			return &usageError{err: fmt.Errorf("--feature: there is no feature %q; there are %s", name, strings.Join(builtin.FeatureNames(), ", ")), brief: true}
+		}
+		a.Features[name] = f.Has
+		switch {
+		case f.Has && !r.settings.json && !r.settings.quiet:
+			fmt.Fprintln(r.Stdout, name+" is supported")
+		case f.Has:
+		case f.Known:
+			a.no(name, f.Why)
+			r.sayUnlessJSON("%s is not supported: %s", name, f.Why)
+		default:
+			a.no(name, f.Why)
+			a.Unknown = append(a.Unknown, name)
+			r.sayUnlessJSON("whether %s is supported is not known: %s", name, f.Why)
+		}
+		if !f.Has && !r.settings.json {
+			r.exit = exitFailure
+		}
+	}
+	if r.settings.json {
+		r.printJSON(a)
+	}
+	return nil
+}
+
+func (a *featureAnswer) no(name, why string) {
+	if a.Why == nil {
+		a.Why = make(map[string]string)
+	}
+	a.Why[name] = why
+}
+
+func (r *run) sayUnlessJSON(format string, args ...any) {
+	if !r.settings.json {
+		r.say(format, args...)
+	}
 }

@@ -20,6 +20,7 @@ type checkAnswer struct {
 	OK       bool      `json:"ok"`
 	Engine   string    `json:"engine"`
 	Features *features `json:"features,omitempty"`
+	Lacking  []string  `json:"lacking,omitempty"` // of the built-in engine: what it does without
 }
 
 type features struct {
@@ -31,6 +32,9 @@ type features struct {
 
 func (r *run) check(ctx context.Context) error {
 	s := r.settings
+	if s.engine.kind == engineBuiltin {
+		return r.checkBuiltin(ctx)
+	}
 	j, err := r.openJob(apart)
 	if err != nil {
 		return err
@@ -63,6 +67,9 @@ type featureAnswer struct {
 	OK       bool            `json:"ok"`
 	Engine   string          `json:"engine"`
 	Features map[string]bool `json:"features"`
+	// Of the built-in engine: which of them nobody could find out about, and why they are not there.
+	Unknown []string          `json:"unknown,omitempty"`
+	Why     map[string]string `json:"why,omitempty"`
 }
 
 // checkFeatures asks the criu program for each of the features, for an answer that a machine can read.

@@ -101,7 +101,7 @@ func (r *run) main(ctx context.Context) error {
 	if r.action.lacking && r.settings.engine.kind == engineBuiltin {
 		return r.refuseBuiltin("the action " + r.action.name)
 	}
-	if len(r.settings.program) > 0 && r.action.peer {
+	if len(r.programFlags()) > 0 && r.action.peer {
 		return r.execCRIU()
 	}
 	return r.action.run(r, ctx)
@@ -216,10 +216,23 @@ func (r *run) checkCombination() error {
 	return nil
 }
 
+// programFlags are the flags that were given and only the criu program can act on. The built-in engine is asked for some of
+// them in this process.
+func (r *run) programFlags() []string {
+	var list []string
+	for _, name := range sortedKeys(r.settings.program) {
+		if r.settings.engine.kind == engineBuiltin && slices.Contains(builtinFlags(), name) {
+			continue
+		}
+		list = append(list, name)
+	}
+	return list
+}
+
 // execCRIU turns into the criu program, with the same words.
 func (r *run) execCRIU() error {
 	s := r.settings
-	what := strings.Join(sortedKeys(s.program), ", ")
+	what := strings.Join(r.programFlags(), ", ")
 	if what == "" {
 		what = r.action.name
 	}

@@ -1,0 +1,63 @@
+//go:build amd64
+
+package engine
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"stasis.example/internal/linux"
+)
+
+// check finds out whether the kernel has what the engine cannot do without, and lets this process use it. Its error names
+// everything that is missing.
+func (e *Engine) check() error {
+	errs := []error{rights()}
+	for _, f := range features() {
+		if f.need != required {
+			continue
+		}
+		switch a, err := f.ask(e.kernel); a {
+		case linux.No:
+			errs = append(errs, fmt.Errorf("%s: %w", f.missing(), errors.ErrUnsupported))
+		case linux.Unknown:
+			errs = append(errs, fmt.Errorf("whether this kernel has %s (Linux %s) cannot be found out: %w", f.what, f.since, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Lacking says what this kernel does not have of what the engine can do without, and what that means; a line for each.
+func (e *Engine) Lacking() []string {
+	var list []string
+	for _, f := range features() {
+		if f.need != extra {
+			continue
+		}
+		switch a, err := f.ask(e.kernel); a {
+		case linux.No:
+			list = append(list, f.missing()+": "+f.without)
+		case linux.Unknown:
+			list = append(list, fmt.Sprintf("whether this kernel has %s (Linux %s) cannot be found out: %v", f.what, f.since, err))
+		}
+	}
+	return list
+}
+
+// rights says what this process may not do. With CAP_CHECKPOINT_RESTORE alone it can dump and restore what its own user may
+// trace (ptrace(2)).
+func rights() error {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return fmt.Errorf("capget: %w", err)
+	}
+	has := func(capability int) bool { return data[capability/32].Effective>>(capability%32)&1 != 0 }
+	if !has(unix.CAP_CHECKPOINT_RESTORE) && !has(unix.CAP_SYS_ADMIN) {
+		return fmt.Errorf("this process has neither CAP_CHECKPOINT_RESTORE (Linux 5.9) nor CAP_SYS_ADMIN, without which it may not choose pids or look at "+
+			"/proc/PID/map_files: run it as root, or give the program the capability (setcap cap_checkpoint_restore+ep): %w", unix.EPERM)
+	}
+	return nil
+}
