@@ -153,7 +153,7 @@ func (d *dump) tell(stage string) error {
 		return fmt.Errorf("%s: %w", stage, err)
 	}
 	if opts != nil { // whoever answers query-ext-files may name some
-		return refuseOptions(opts)
+		return refuseOptions(opts, false)
 	}
 	return nil
 }

@@ -13,6 +13,8 @@ import (
 
 	"stasis.example/criu"
 	"stasis.example/criu/rpc"
+	"stasis.example/engine/internal/ceiling"
+	"stasis.example/engine/internal/snapshot"
 	"stasis.example/internal/linux"
 )
 
@@ -20,6 +22,7 @@ import (
 type Engine struct {
 	kernel   *linux.Kernel
 	oldPages bool
+	without  []ceiling.Rule // that tests switch off
 	settings Settings
 }
 
@@ -41,7 +44,7 @@ func (e *Engine) Open(ctx context.Context, call criu.Call) (criu.Conn, error) {
 		{call.SelfDump && call.Caller == nil, "a process cannot dump itself in process; use a service or a swrk child"},
 		{call.ExecCmd, "it does not turn into other programs"},
 		// A child of the caller's is one of this process's, or one of its parent's. There are no others to be had.
-		{call.Sibling && call.Caller != nil && !call.Caller.Parent, "it cannot make a process the child of one that has not started it"},
+		{call.Sibling && call.Caller != nil && call.Caller.PID != os.Getppid(), "it cannot make a process the child of one that has not started it"},
 	} {
 		if c.asked {
 			return nil, &criu.Error{Op: call.Op.String(), Stage: "connect", Peer: e.String(), Kind: criu.ErrUnsupported, Err: errors.New(c.what)}
@@ -62,6 +65,28 @@ type session struct {
 // ofCaller reports whether a pid means the process that asks: its own number, or none.
 func (s *session) ofCaller(pid *int32) bool {
 	return s.call.Caller != nil && (value(pid) == 0 || int(*pid) == s.call.Caller.PID)
+}
+
+// allowed returns what holds a tree against the rights of whoever it is restored for; nil where it is restored with their own:
+// in their process, or in one that they have started.
+func (s *session) allowed(without []ceiling.Rule) func(*snapshot.Tree) error {
+	c := s.call.Caller
+	if c == nil || c.Parent {
+		return nil
+	}
+	return func(tree *snapshot.Tree) error {
+		client, err := ceiling.Read(c.PID, c.UID, c.GID, c.Groups)
+		if err != nil {
+			return fmt.Errorf("what the client may have cannot be found out: %w", err)
+		}
+		// All that was read is the client's only if it has lived until now.
+		if c.PIDFD != nil {
+			if err := unix.PidfdSendSignal(int(c.PIDFD.Fd()), 0, nil, 0); err != nil && !errors.Is(err, unix.EPERM) {
+				return fmt.Errorf("the client, process %d, is gone: %w", c.PID, err)
+			}
+		}
+		return ceiling.Check(tree, client, without...)
+	}
 }
 
 // conn is a conversation. The work is done on a goroutine of its own, so that notifications can be answered meanwhile.

@@ -5,6 +5,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -16,12 +17,31 @@ import (
 	"stasis.example/image/entry"
 )
 
+// inherited are the files that a request hands in, by their keys.
+func inherited(opts *rpc.Opts) (map[string]*os.File, error) {
+	files := make(map[string]*os.File)
+	for _, in := range opts.InheritFD {
+		fd, err := unix.FcntlInt(uintptr(in.FD), unix.F_DUPFD_CLOEXEC, 3)
+		if err != nil {
+			for _, f := range files {
+				_ = f.Close()
+			}
+			return nil, fmt.Errorf("the file on descriptor %d, which is to be inherited for %s: %w", in.FD, in.Key, err)
+		}
+		if last := files[in.Key]; last != nil {
+			_ = last.Close() // the last one counts, as with CRIU
+		}
+		files[in.Key] = os.NewFile(uintptr(fd), in.Key)
+	}
+	return files, nil
+}
+
 // restore answers a request to restore.
 func (e *Engine) restore(ctx context.Context, opts *rpc.Opts, s *session) (*rpc.Resp, error) {
 	if opts == nil {
 		return nil, fmt.Errorf("a restore without options: %w", unix.EBADRQC)
 	}
-	if err := refuseOptions(opts); err != nil {
+	if err := refuseOptions(opts, true); err != nil {
 		return nil, err
 	}
 	dirs, err := e.openDirs(opts)
@@ -37,6 +57,16 @@ func (e *Engine) restore(ctx context.Context, opts *rpc.Opts, s *session) (*rpc.
 	r := &restore{
 		dir: dirs.images, log: dirs.log, kernel: e.kernel, stopped: value(opts.LeaveStopped),
 		options: plan.Options{Arch: snapshot.AMD64, ShellJob: value(opts.ShellJob)},
+	}
+	r.allowed = s.allowed(e.without)
+	// A child of this process is one of the caller's where the caller is this process.
+	r.sibling = value(opts.RstSibling) && s.call.Caller != nil
+	if r.inherit, err = inherited(opts); err != nil {
+		return nil, err
+	}
+	for key, f := range r.inherit {
+		defer f.Close()
+		r.options.Inherit = append(r.options.Inherit, key)
 	}
 	if value(opts.NotifyScripts) {
 		r.notify = func(stage string, pid int) error {

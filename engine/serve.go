@@ -50,15 +50,12 @@ func (e *Engine) dump(ctx context.Context, opts *rpc.Opts, s *session) (*rpc.Res
 	if opts == nil {
 		return nil, fmt.Errorf("a dump without options: %w", unix.EBADRQC)
 	}
-	if err := refuseOptions(opts); err != nil {
+	if err := refuseOptions(opts, false); err != nil {
 		return nil, err
 	}
 	pid := int(value(opts.PID))
 	switch {
 	case s.ofCaller(opts.PID):
-		if value(opts.NotifyScripts) {
-			return nil, fmt.Errorf("a process that dumps itself cannot answer notifications meanwhile: %w", unix.EBADRQC)
-		}
 		pid = s.call.Caller.PID
 	case pid <= 0:
 		return nil, fmt.Errorf("a process cannot dump itself in process: %w", unix.EBADRQC)
@@ -191,7 +188,7 @@ func writeStats(dir image.Dir, stats *entry.DumpStats) error {
 
 // refuseOptions reports the options that the engine does not know how to honour, all in one error. Options that only allow
 // more than usual are taken: what they are about is refused where there is any.
-func refuseOptions(o *rpc.Opts) error {
+func refuseOptions(o *rpc.Opts, restoring bool) error {
 	var names []string
 	for _, opt := range []struct {
 		name string
@@ -199,11 +196,11 @@ func refuseOptions(o *rpc.Opts) error {
 	}{
 		{"page server", o.PS != nil}, {"root", o.Root != nil}, {"parent images", o.ParentImg != nil}, {"track_mem", value(o.TrackMem)},
 		{"auto_dedup", value(o.AutoDedup)}, {"cpu_cap", o.CPUCap != nil}, {"veths", len(o.Veths) > 0}, {"exec_cmd", len(o.ExecCmd) > 0},
-		{"ext_mnt", len(o.ExtMnt) > 0}, {"cg_root", len(o.CgRoot) > 0}, {"rst_sibling", value(o.RstSibling)}, {"inherit_fd", len(o.InheritFD) > 0},
+		{"ext_mnt", len(o.ExtMnt) > 0}, {"cg_root", len(o.CgRoot) > 0}, {"rst_sibling", value(o.RstSibling) && !restoring}, {"inherit_fd", len(o.InheritFD) > 0 && !restoring},
 		{"skip_mnt", len(o.SkipMnt) > 0}, {"enable_fs", len(o.EnableFS) > 0}, {"external", len(o.External) > 0}, {"empty_ns", value(o.EmptyNS) != 0},
 		{"join_ns", len(o.JoinNS) > 0}, {"freeze_cgroup", o.FreezeCgroup != nil}, {"lazy_pages", value(o.LazyPages)}, {"status_fd", o.StatusFD != nil},
 		{"config_file", o.ConfigFile != nil}, {"lsm_profile", o.LSMProfile != nil}, {"tls", value(o.TLS)}, {"pidfd_store_sk", o.PidfdStoreSk != nil},
-		{"lsm_mount_context", o.LSMMountContext != nil}, {"unprivileged", value(o.Unprivileged)}, {"compress", value(o.Compress) != 0},
+		{"lsm_mount_context", o.LSMMountContext != nil}, {"compress", value(o.Compress) != 0},
 		{"stream", value(o.Stream)}, {"plugin_options", len(o.PluginOptions) > 0}, {"cgroup_yard", o.CgroupYard != nil},
 	} {
 		if opt.set {

@@ -368,7 +368,7 @@ func (v *conversation) prepareTree(req *rpc.Req, j *job) error {
 
 // fillUnprivileged tells a peer that is not root's, which it wants to hear from its client.
 func (v *conversation) fillUnprivileged(o *rpc.Opts) {
-	if v.client.trust == untrusted && os.Geteuid() != 0 && o.Unprivileged == nil {
+	if v.client.trust == untrusted && os.Geteuid() != 0 && o.Unprivileged == nil && !v.TellCaller {
 		o.Unprivileged = new(true)
 	}
 }
