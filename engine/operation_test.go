@@ -216,7 +216,7 @@ func TestRequestsThatAreRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	for _, typ := range []rpc.ReqType{rpc.ReqRestore, rpc.ReqPreDump, rpc.ReqPageServer, rpc.ReqSinglePreDump} {
+	for _, typ := range []rpc.ReqType{rpc.ReqPreDump, rpc.ReqPageServer, rpc.ReqSinglePreDump, rpc.ReqWaitPID} {
 		if err := conn.Send(t.Context(), &rpc.Req{Type: typ}); err != nil {
 			t.Fatal(err)
 		}
