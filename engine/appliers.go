@@ -2,7 +2,10 @@
 
 package engine
 
-import "stasis.example/engine/internal/apply"
+import (
+	"stasis.example/engine/internal/apply"
+	"stasis.example/engine/internal/state/threads"
+)
 
 // An applier puts back one kind of state: of a process, of each thread, or both.
 type applier struct {
@@ -15,13 +18,19 @@ type applier struct {
 // alone returns what is put back while a process has one thread, its memory and all rights, in order. What is added to
 // batches runs when all have added theirs; then the threads are made.
 func alone() []applier {
-	return []applier{}
+	return []applier{
+		{name: "membarrier", task: threads.Membarrier, why: "with one thread the kernel has nobody to wait for"},
+	}
 }
 
 // together returns what is put back when all threads are there, in order: first all of the process, then all of each thread.
 // Rights are lost on the way, so what needs them comes before.
 func together() []applier {
-	return []applier{}
+	return []applier{
+		{name: "threads", thread: threads.Apply},
+		{name: "death signal", thread: threads.DeathSignal, why: "after credentials, whose change clears it"},
+		{name: "rseq", thread: threads.Register, why: "the last: the kernel looks at it from then on"},
+	}
 }
 
 // applyAll lets kinds add to the batches of a process, and runs them.

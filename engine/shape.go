@@ -14,6 +14,7 @@ import (
 	"stasis.example/engine/internal/snapshot"
 	"stasis.example/engine/internal/state/mm"
 	"stasis.example/engine/internal/state/regs"
+	"stasis.example/engine/internal/state/threads"
 	"stasis.example/engine/internal/stub"
 )
 
@@ -241,7 +242,15 @@ func (r *restore) finishTask(t *apply.Task) error {
 	if err != nil {
 		return err
 	}
-	return t.Remote.Finish(at, t.Space != nil, nil)
+	if err := t.Remote.Finish(at, t.Space != nil, nil); err != nil {
+		return err
+	}
+	for _, th := range t.Threads {
+		if err := threads.Section(th); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // spaceOf returns the address space of a process, its own or one that it shares.

@@ -4,9 +4,9 @@
 // regs has it.)
 //
 //   - Collect reads all of it in one batch per thread; the robust list and the rseq area from outside.
-//   - Apply (to come) is one batch per thread. rseq is registered last of all that is done in a thread, since the kernel looks
-//     at the area whenever the thread returns to user mode from then on. The death signal comes after the credentials, whose
-//     change clears it.
+//   - Apply is one batch per thread. DeathSignal comes after the credentials, whose change clears it. Register, of rseq, is the last
+//     of all that is done in a thread, since the kernel looks at the area whenever the thread returns to user mode from then on.
+//     Section follows when nothing of ours is run in the thread any more. Membarrier is of the process.
 package threads
 
 import (
