@@ -4,6 +4,9 @@ package engine
 
 import (
 	"stasis.example/engine/internal/apply"
+	"stasis.example/engine/internal/state/epoll"
+	"stasis.example/engine/internal/state/fds"
+	"stasis.example/engine/internal/state/fs"
 	"stasis.example/engine/internal/state/threads"
 )
 
@@ -19,6 +22,9 @@ type applier struct {
 // batches runs when all have added theirs; then the threads are made.
 func alone() []applier {
 	return []applier{
+		{name: "fs", task: fs.Apply, why: "before the credentials: a chroot is a right"},
+		{name: "fds", task: fds.Apply, why: "after all that works with files at our numbers"},
+		{name: "epoll", task: epoll.Apply, why: "when descriptors have their numbers, by which the kernel knows what is watched"},
 		{name: "membarrier", task: threads.Membarrier, why: "with one thread the kernel has nobody to wait for"},
 	}
 }
@@ -27,6 +33,8 @@ func alone() []applier {
 // Rights are lost on the way, so what needs them comes before.
 func together() []applier {
 	return []applier{
+		{name: "fds", task: fds.CloseOurs, why: "when no process needs our numbers: several may share a table"},
+		{name: "owners", task: fds.Owners, why: "when everybody who can be an owner is there, and before the credentials"},
 		{name: "threads", thread: threads.Apply},
 		{name: "death signal", thread: threads.DeathSignal, why: "after credentials, whose change clears it"},
 		{name: "rseq", thread: threads.Register, why: "the last: the kernel looks at it from then on"},

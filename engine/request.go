@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"stasis.example/criu/rpc"
+	"stasis.example/engine/internal/apply"
 	"stasis.example/engine/internal/plan"
 	"stasis.example/engine/internal/snapshot"
 	"stasis.example/image"
@@ -57,6 +58,7 @@ func (e *Engine) restore(ctx context.Context, opts *rpc.Opts, s *session) (*rpc.
 	r := &restore{
 		dir: dirs.images, log: dirs.log, kernel: e.kernel, stopped: value(opts.LeaveStopped),
 		options: plan.Options{Arch: snapshot.AMD64, ShellJob: value(opts.ShellJob)},
+		files:   apply.Files{CheckSize: true, CheckBuildID: true, SkipMode: value(opts.SkipFileRWXCheck)},
 	}
 	r.allowed = s.allowed(e.without)
 	// A child of this process is one of the caller's where the caller is this process.

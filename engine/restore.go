@@ -16,6 +16,7 @@ import (
 	"stasis.example/engine/internal/ptrace"
 	"stasis.example/engine/internal/snapshot"
 	"stasis.example/engine/internal/state/mm"
+	"stasis.example/engine/internal/state/timerfd"
 	"stasis.example/engine/internal/stub"
 	"stasis.example/image"
 	"stasis.example/image/entry"
@@ -96,6 +97,7 @@ func (r *restore) traced(tr *ptrace.Tracer) error {
 		{"processes", r.finishTasks},
 		{"stages", r.lastStages},
 		{"registers", r.finish},
+		{"timers of files", r.startTimers},
 	} {
 		if err := step.do(); err != nil {
 			return errors.Join(err, r.destroy(tr))
@@ -109,7 +111,7 @@ func (r *restore) traced(tr *ptrace.Tracer) error {
 func (r *restore) prepare() {
 	t := r.plan.Tree
 	r.tree = &apply.Tree{
-		Kernel: r.kernel, Proc: proc.New(os.DirFS("/proc")), Snapshot: t, Files: &r.files,
+		Kernel: r.kernel, Proc: proc.New(os.DirFS("/proc")), Snapshot: t, Files: &r.files, Watches: watches(r.plan),
 		Note: func(format string, args ...any) { r.log.add(logWarn, "restore", format, args...) },
 	}
 	r.made, r.tasks = make(map[int]*stub.Process), make(map[int]*apply.Task)
@@ -237,6 +239,14 @@ func (r *restore) finish() error {
 		}
 	}
 	return nil
+}
+
+// startTimers starts those timers that are files, and gives up our ends of files: whoever is let go must not find anybody else at
+// the other end of a pipe.
+func (r *restore) startTimers() error {
+	err := timerfd.Arm(r.tree)
+	r.files.Close()
+	return err
 }
 
 // letGo is the point of no return: from here on the processes live on without us.

@@ -108,8 +108,33 @@ func (f *Files) Close() {
 	f.all, f.named = nil, nil
 }
 
-// NewFile makes a file of a descriptor.
+// SetFlags gives an open file those of its flags that open(2) did not: all that fcntl(2) can set, but O_ASYNC, which waits for
+// the file's owner.
+func SetFlags(fd int, flags uint32) error {
+	const settable = unix.O_APPEND | unix.O_NONBLOCK | unix.O_DIRECT | unix.O_NOATIME
+	now, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	if err != nil {
+		return fmt.Errorf("fcntl(F_GETFL): %w", err)
+	}
+	if uint32(now)&settable == flags&settable {
+		return nil
+	}
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFL, int(flags&settable)); err != nil {
+		return fmt.Errorf("fcntl(F_SETFL, %#o): %w", flags&settable, err)
+	}
+	return nil
+}
+
+// NewFile makes a file of a descriptor. The file's flags stay as they are, and the runtime does not wait for it: it is the restored
+// processes' file.
 func NewFile(fd int, name string) *os.File {
 	unix.CloseOnExec(fd)
-	return os.NewFile(uintptr(fd), name)
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	if err != nil || flags&unix.O_NONBLOCK == 0 {
+		return os.NewFile(uintptr(fd), name)
+	}
+	_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETFL, flags&^unix.O_NONBLOCK)
+	f := os.NewFile(uintptr(fd), name)
+	_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETFL, flags)
+	return f
 }

@@ -22,8 +22,16 @@ type Tree struct {
 	Files    *Files
 	// Tasks are the processes that will be no zombies, parents before children.
 	Tasks []*Task
+	// Watches are what a process adds to its epoll files, by its number.
+	Watches map[int][]Watch
 	// Note keeps a remark for the log.
 	Note func(format string, args ...any)
+}
+
+// A Watch is what a process adds to one epoll file.
+type Watch struct {
+	FD    int // its number of the epoll file
+	Items []snapshot.EpollItem
 }
 
 // A Task is a process that is being made.

@@ -92,11 +92,12 @@ func spawn(l *Layout) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("memfd_create: %w", err)
 	}
-	// Out of the way of the numbers that the child gives its files.
-	high, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, l.FirstFile+len(l.Files)+8)
+	// Out of the way of the numbers that the child gives its files, and of those that package syscall moves files to meanwhile,
+	// which begin behind the last of them.
+	high, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, l.FirstFile+2*len(l.Files)+8)
 	_ = unix.Close(fd)
 	if err != nil {
-		return 0, fmt.Errorf("a descriptor above %d: %w", l.FirstFile+len(l.Files), err)
+		return 0, fmt.Errorf("a descriptor above %d: %w", l.FirstFile+2*len(l.Files), err)
 	}
 	defer unix.Close(high)
 	text := program(l.Area.Start, l.Area.Len())

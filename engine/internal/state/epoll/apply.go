@@ -1,0 +1,37 @@
+//go:build amd64
+
+package epoll
+
+import (
+	"encoding/binary"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"stasis.example/engine/internal/apply"
+)
+
+// Open makes an epoll file that watches nothing yet.
+func Open() (*os.File, error) {
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("epoll_create1: %w", err)
+	}
+	return apply.NewFile(fd, "epoll"), nil
+}
+
+// Apply lets a process add what its epoll files watch. It comes when its descriptors are where they were: the kernel knows what
+// is watched by file and number.
+func Apply(t *apply.Task) error {
+	for _, w := range t.Tree.Watches[t.PID.Num()] {
+		for _, item := range w.Items {
+			// struct epoll_event is packed here.
+			event := binary.LittleEndian.AppendUint32(nil, item.Events)
+			event = binary.LittleEndian.AppendUint64(event, item.Data)
+			t.Batch.Do(fmt.Sprintf("epoll file %d: watch descriptor %d", w.FD, item.FD), unix.SYS_EPOLL_CTL,
+				apply.Num(w.FD), apply.Num(unix.EPOLL_CTL_ADD), apply.Num(item.FD), apply.Bytes(event))
+		}
+	}
+	return nil
+}

@@ -1,0 +1,165 @@
+//go:build amd64
+
+package fds
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"stasis.example/engine/internal/apply"
+	"stasis.example/engine/internal/snapshot"
+)
+
+// Apply puts files at the numbers of a process's table. They are there already, at numbers of ours, which stay open for the
+// other kinds of state until [CloseOurs].
+func Apply(t *apply.Task) error {
+	for _, th := range t.Threads {
+		if th.Table != 0 || th.FS != 0 {
+			return fmt.Errorf("%s has descriptors or a working directory of its own, which cannot be restored yet: %w", th.Where(), unix.EOPNOTSUPP)
+		}
+	}
+	if t.Table == nil || len(t.Table.Slots) == 0 {
+		return nil // a process before it has the same
+	}
+	if err := room(t); err != nil {
+		return err
+	}
+	for _, s := range t.Table.Slots {
+		from, err := t.Tree.Files.Number(s.File)
+		if err != nil {
+			return fmt.Errorf("%s: descriptor %d: %w", t.Where(), s.FD, err)
+		}
+		flags := 0
+		if s.CloseOnExec {
+			flags = unix.O_CLOEXEC
+		}
+		t.Batch.Do(fmt.Sprintf("descriptor %d: dup3", s.FD), unix.SYS_DUP3, apply.Num(from), apply.Num(s.FD), apply.Num(flags))
+	}
+	return nil
+}
+
+// room raises the limit of descriptors so that the highest number fits. The process's own limits come later, and may be lower: a
+// limit that was lowered closes nothing.
+func room(t *apply.Task) error {
+	highest := t.Table.Slots[len(t.Table.Slots)-1].FD
+	const always = 256 // below this a limit would be odd
+	if highest < always {
+		return nil
+	}
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return fmt.Errorf("getrlimit: %w", err)
+	}
+	top := max(uint64(highest)+1, limit.Max)
+	t.Batch.Do(fmt.Sprintf("a limit of %d descriptors", top), unix.SYS_PRLIMIT64, apply.Num(0), apply.Num(unix.RLIMIT_NOFILE), apply.Words(top, top), apply.Num(0))
+	return nil
+}
+
+// CloseOurs closes the numbers of ours. It comes when nothing is opened, mapped or moved any more.
+func CloseOurs(t *apply.Task) error {
+	first, end := t.Tree.Files.Range()
+	if t.Table == nil || first == end {
+		return nil
+	}
+	t.Batch.Do("close_range", unix.SYS_CLOSE_RANGE, apply.Num(first), apply.Num(end-1), apply.Num(0))
+	return nil
+}
+
+const (
+	setOwner = 15 // F_SETOWN_EX
+	ownTID   = 0  // F_OWNER_TID
+	ownPID   = 1
+	ownGroup = 2
+)
+
+// Owners says who gets SIGIO of the files of a process. It comes when all processes, groups and threads are there, and before
+// rights are given up: a file's owner is remembered with the ids of who has set it.
+func Owners(t *apply.Task) error {
+	if t.Table == nil {
+		return nil
+	}
+	for _, f := range told(t) {
+		if f.Owner.PID != 0 {
+			if known(t.Tree.Snapshot, f.Owner) {
+				own(t, f.fd, f.Owner)
+			} else {
+				t.Tree.Note("%s: descriptor %d: its owner %d is no process of the tree, and gets no signals any more", t.Where(), f.fd, f.Owner.PID)
+			}
+		}
+		if f.Flags&unix.O_ASYNC != 0 {
+			t.Batch.Do(fmt.Sprintf("descriptor %d: O_ASYNC", f.fd), unix.SYS_FCNTL, apply.Num(f.fd), apply.Num(unix.F_SETFL), apply.Num(f.Flags&^uint32(unix.O_ACCMODE)))
+		}
+	}
+	return nil
+}
+
+// An owned file is one that somebody is told of, at a number.
+type owned struct {
+	*snapshot.File
+	fd int
+}
+
+// told returns the files that somebody is to be told of, and that no table before this one has.
+func told(t *apply.Task) []owned {
+	files := make(map[snapshot.FileID]*snapshot.File)
+	for _, f := range t.Tree.Snapshot.Files {
+		if f.Flags&unix.O_PATH == 0 && (f.Owner.PID != 0 || f.Flags&unix.O_ASYNC != 0) {
+			files[f.ID] = f
+		}
+	}
+	var list []owned
+	for _, table := range t.Tree.Snapshot.Tables {
+		if len(files) == 0 {
+			break
+		}
+		for _, s := range table.Slots {
+			if f := files[s.File]; f != nil {
+				delete(files, s.File)
+				if table.ID == t.Table.ID {
+					list = append(list, owned{f, s.FD})
+				}
+			}
+		}
+	}
+	return list
+}
+
+// known tells whether somebody of the tree is the owner. A number that was somebody else's may be anybody's by now.
+func known(tree *snapshot.Tree, o snapshot.Owner) bool {
+	for _, task := range tree.Tasks {
+		switch o.Type {
+		case ownTID:
+			for _, th := range task.Threads {
+				if th.TID.Num() == o.PID && !th.Exited {
+					return true
+				}
+			}
+		case ownPID:
+			if task.PID.Num() == o.PID {
+				return true
+			}
+		case ownGroup:
+			if task.Group == o.PID {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// own sets a file's owner in the name of who had set it.
+func own(t *apply.Task, fd int, o snapshot.Owner) {
+	foreign := o.UID != uint32(unix.Getuid()) || o.EUID != uint32(unix.Geteuid())
+	if foreign {
+		// The saved id stays, and with it the way back.
+		t.Batch.Do("setresuid", unix.SYS_SETRESUID, apply.Num(o.UID), apply.Num(o.EUID), apply.Num(unix.Geteuid()))
+	}
+	owner := binary.LittleEndian.AppendUint32(nil, o.Type)
+	owner = binary.LittleEndian.AppendUint32(owner, uint32(o.PID))
+	t.Batch.Do(fmt.Sprintf("descriptor %d: owner %d", fd, o.PID), unix.SYS_FCNTL, apply.Num(fd), apply.Num(setOwner), apply.Bytes(owner))
+	if foreign {
+		t.Batch.Do("setresuid", unix.SYS_SETRESUID, apply.Num(unix.Getuid()), apply.Num(unix.Geteuid()), apply.Num(unix.Geteuid()))
+	}
+}
