@@ -3,6 +3,7 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"testing"
@@ -49,6 +50,44 @@ func TestDumpFailsAtEveryStep(t *testing.T) {
 				stride = 1 + step/100
 			}
 			t.Logf("%d steps", steps)
+			victim.MustVerify()
+		})
+	}
+}
+
+// A dump that is cancelled at any moment, or whose time is over, leaves the tree as it was, and says so.
+func TestDumpIsCancelledAtEveryStep(t *testing.T) {
+	for _, name := range []string{"threads", "tree"} {
+		t.Run(name, func(t *testing.T) {
+			testkit.Need(t, testkit.Root, testkit.VictimProgram(name))
+			victim := testkit.StartVictim(t, name)
+			images := t.TempDir()
+			steps := 0
+			for step := 1; ; step += 1 + step/20 {
+				count := 0
+				ctx, cancel := context.WithCancelCause(t.Context())
+				e := New()
+				e.kernel = &linux.Kernel{Step: func(string) error {
+					if count++; count == step {
+						cancel(context.DeadlineExceeded)
+					}
+					return nil
+				}}
+				_, err := criu.New(e).Dump(ctx, criu.DumpOptions{ImagesDir: images, PID: victim.Pid, LogFile: "dump.log", LeaveRunning: true})
+				cancel(nil)
+				if count < step {
+					if err != nil {
+						t.Fatal(err)
+					}
+					break
+				}
+				steps++
+				// At the last steps the tree runs on already, and the dump is good.
+				if err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("step %d: %v", step, err)
+				}
+			}
+			t.Logf("cancelled at %d steps", steps)
 			victim.MustVerify()
 		})
 	}
