@@ -21,6 +21,7 @@ import (
 	"stasis.example/engine/internal/state/proctree"
 	"stasis.example/engine/internal/state/regfile"
 	"stasis.example/engine/internal/state/regs"
+	"stasis.example/engine/internal/state/rpcsock"
 	"stasis.example/engine/internal/state/sched"
 	"stasis.example/engine/internal/state/signalfd"
 	"stasis.example/engine/internal/state/signals"
@@ -58,6 +59,7 @@ func collectors() []collector {
 		{"eventfd", eventfd.Collect, ""},
 		{"signalfd", signalfd.Collect, ""},
 		{"timerfd", timerfd.Collect, ""},
+		{"rpcsock", rpcsock.Collect, ""},
 		{"tty", tty.Collect, "after regfile, which leaves terminals to it"},
 		{"epoll", epoll.Collect, ""},
 		{"files", fds.List, "after all kinds of files: what none of them has claimed is refused"},

@@ -42,6 +42,7 @@ type dump struct {
 	log      *logger
 	kernel   *linux.Kernel
 	oldPages bool                                  // find pages as kernels before 6.7 have to
+	socket   uint64                                // of the conversation, where a process of the tree has asked for the dump
 	shellJob bool                                  // sessions and groups may be led from outside
 	notify   func(stage string) (*rpc.Opts, error) // nil for nobody to be told
 
@@ -58,7 +59,7 @@ func (d *dump) run(ctx context.Context) error {
 	if err := d.tell("pre-dump"); err != nil {
 		return err
 	}
-	d.tree = &collect.Tree{Kernel: d.kernel, Proc: proc.New(os.DirFS("/proc")), Snapshot: &snapshot.Tree{}, Report: &images.Report{}, Outer: d.shellJob}
+	d.tree = &collect.Tree{Kernel: d.kernel, Proc: proc.New(os.DirFS("/proc")), Snapshot: &snapshot.Tree{}, Report: &images.Report{}, Outer: d.shellJob, RPCSocket: d.socket}
 	defer d.release()
 	return ptrace.Run(ctx, ptrace.Options{Kernel: d.kernel}, func(tr *ptrace.Tracer) error {
 		err := d.frozen(tr)

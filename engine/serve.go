@@ -53,10 +53,10 @@ func (e *Engine) dump(ctx context.Context, opts *rpc.Opts, s *session) (*rpc.Res
 	if err := refuseOptions(opts, false); err != nil {
 		return nil, err
 	}
-	pid := int(value(opts.PID))
+	pid, socket := int(value(opts.PID)), uint64(0)
 	switch {
 	case s.ofCaller(opts.PID):
-		pid = s.call.Caller.PID
+		pid, socket = s.call.Caller.PID, s.call.Caller.Socket
 	case pid <= 0:
 		return nil, fmt.Errorf("a process cannot dump itself in process: %w", unix.EBADRQC)
 	}
@@ -70,7 +70,7 @@ func (e *Engine) dump(ctx context.Context, opts *rpc.Opts, s *session) (*rpc.Res
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(seconds)*time.Second)
 		defer cancel()
 	}
-	d := &dump{pid: pid, dir: dirs.images, log: dirs.log, kernel: e.kernel, oldPages: e.oldPages, shellJob: value(opts.ShellJob)}
+	d := &dump{pid: pid, dir: dirs.images, log: dirs.log, kernel: e.kernel, oldPages: e.oldPages, socket: socket, shellJob: value(opts.ShellJob)}
 	switch {
 	case value(opts.LeaveStopped):
 		d.fate = leftStopped

@@ -30,6 +30,7 @@ type job struct {
 	call   criu.Call
 	tree   *tree // to be looked at once more when it is frozen; nil where there is nothing to look at
 	quiet  bool  // the client has not asked for notifications
+	killed bool  // the tree is not to live on
 	broken error // why the server itself has stopped the peer
 	files  []*os.File
 }
@@ -84,7 +85,7 @@ func (v *conversation) kin(req *rpc.Req) bool {
 	case o == nil || req.Type != rpc.ReqRestore:
 		return false
 	}
-	return o.RstSibling != nil && *o.RstSibling || len(o.ExecCmd) > 0
+	return isSet(o.RstSibling) || len(o.ExecCmd) > 0
 }
 
 // selfDump reports whether the client wants itself dumped.
@@ -188,7 +189,7 @@ func (v *conversation) request(ctx context.Context, req *rpc.Req) (more bool, er
 		return false, err
 	}
 	v.rounds = req.Type == rpc.ReqPreDump
-	return v.rounds && success || req.KeepOpen != nil && *req.KeepOpen, nil
+	return v.rounds && success || isSet(req.KeepOpen), nil
 }
 
 // peer is the Transport for this client.
@@ -276,10 +277,10 @@ func (v *conversation) prepareKin(req *rpc.Req, j *job) error {
 	case !v.TellCaller:
 		return nil
 	case !v.selfDump(req):
-		j.call.Sibling = req.Opts.RstSibling != nil && *req.Opts.RstSibling
+		j.call.Sibling = isSet(req.Opts.RstSibling)
 		j.call.ExecCmd = len(req.Opts.ExecCmd) > 0
 		return nil
-	case req.Opts.NotifyScripts != nil && *req.Opts.NotifyScripts:
+	case isSet(req.Opts.NotifyScripts):
 		return refusal(syscall.EINVAL, "a process that dumps itself cannot answer notifications meanwhile: it is frozen")
 	}
 	own, err := v.front.inode()
@@ -292,9 +293,12 @@ func (v *conversation) prepareKin(req *rpc.Req, j *job) error {
 		v.Log("%v: its end of the conversation: %v", v.client, err)
 	}
 	j.call.SelfDump, j.call.Caller.Socket = true, uint64(peer)
+	j.killed = !isSet(req.Opts.LeaveRunning) && !isSet(req.Opts.LeaveStopped)
 	req.Opts.PID = new(int32(v.client.PID))
 	return nil
 }
+
+func isSet(option *bool) bool { return option != nil && *option }
 
 func (v *conversation) refuseKin(req *rpc.Req) error {
 	if v.selfDump(req) {
@@ -359,7 +363,7 @@ func (v *conversation) prepareTree(req *rpc.Req, j *job) error {
 			return err
 		}
 	}
-	if v.rules.afterFreeze && (o.NotifyScripts == nil || !*o.NotifyScripts) {
+	if v.rules.afterFreeze && !isSet(o.NotifyScripts) {
 		j.quiet = true
 		o.NotifyScripts = new(true) // that tells when the tree is frozen
 	}
@@ -444,6 +448,9 @@ func (v *conversation) conclude(j *job, msg *criu.Message) (bool, error) {
 			}
 			resp.CrErrmsg = told.CrErrmsg
 		}
+	}
+	if j.call.SelfDump && resp.Success && j.killed {
+		return false, nil // there is nobody to answer; the answer to a restored client is in its images
 	}
 	return resp.Success, v.front.send(resp, msg.Files)
 }

@@ -30,6 +30,7 @@ const (
 	wordWorker  = "server-test-worker"  // CRIU-or-SOCKET RULES-OFF
 	wordClient  = "server-test-client"  // an attack, in JSON
 	wordConnect = "server-test-connect" // SOCKET
+	wordSelf    = "server-test-self"    // a selfDumper, in JSON
 )
 
 // swrkVariable is the peer behind `swrk`, in the environment.
@@ -48,6 +49,12 @@ func TestMain(m *testing.M) {
 			os.Exit(testWorker(os.Args[2], os.Args[3]))
 		case wordClient:
 			os.Exit(testClient(os.Args[2]))
+		case wordSelf:
+			var h selfDumper
+			if err := json.Unmarshal([]byte(os.Args[2]), &h); err != nil {
+				os.Exit(report(err))
+			}
+			os.Exit(report(h.run()))
 		case wordConnect:
 			os.Exit(report(unix.Connect(3, &unix.SockaddrUnix{Name: os.Args[2]})))
 		}

@@ -28,6 +28,9 @@ type Tree struct {
 	// from.
 	Outer bool
 
+	// RPCSocket is the inode of the socket on which a process of the tree has asked for the dump; 0 where none has.
+	RPCSocket uint64
+
 	namespaces map[uint64]uint32 // by inode
 }
 

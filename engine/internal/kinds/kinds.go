@@ -28,6 +28,7 @@ import (
 	"stasis.example/engine/internal/state/proctree"
 	"stasis.example/engine/internal/state/regfile"
 	"stasis.example/engine/internal/state/regs"
+	"stasis.example/engine/internal/state/rpcsock"
 	"stasis.example/engine/internal/state/sched"
 	"stasis.example/engine/internal/state/signalfd"
 	"stasis.example/engine/internal/state/signals"
@@ -64,6 +65,7 @@ func All() []Kind {
 		{"pipes", pipes.Encode, pipes.Decode, "after regfile, for the names of fifos"},
 		{"eventfd", eventfd.Encode, eventfd.Decode, ""},
 		{"signalfd", signalfd.Encode, signalfd.Decode, ""},
+		{"rpcsock", rpcsock.Encode, rpcsock.Decode, ""},
 		{"tty", tty.Encode, tty.Decode, "after regfile, for the names of terminals"},
 		{"epoll", epoll.Encode, epoll.Decode, ""},
 		{"fs", fs.Encode, fs.Decode, ""},

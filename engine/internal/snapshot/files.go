@@ -33,7 +33,7 @@ type Owner struct {
 	UID, EUID uint32 // in whose name the signal is sent
 }
 
-// An Object is what a file is: *Regular, *PipeEnd, *FIFOEnd, *EventFD, *Epoll, *SignalFD, *TimerFD or *TTY.
+// An Object is what a file is: *Regular, *PipeEnd, *FIFOEnd, *EventFD, *Epoll, *SignalFD, *TimerFD, *RPCSocket or *TTY.
 type Object interface {
 	// Kind returns the name of the kind for people.
 	Kind() string
@@ -125,6 +125,19 @@ type TimerFD struct {
 	Interval, Remaining Timespec // zero Remaining is off
 }
 
+// RPCSocket is the unix socket on which a process has asked for its own dump, and on which it finds the answer when it is
+// restored. Options are as getsockopt(2) gives them.
+type RPCSocket struct {
+	Inode                     uint32
+	Type                      uint32 // a SOCK_ number
+	SendBuffer, ReceiveBuffer uint32 // in bytes
+	SendTimeout               Timespec
+	ReceiveTimeout            Timespec
+	Priority, ReceiveLow      uint32
+	PassCred, PassSec         bool
+	NetNS                     uint32 // a number of the dump's; 0 for not known
+}
+
 // TTY is an opened terminal.
 type TTY struct {
 	Terminal uint32 // its number in Tree.Terminals
@@ -201,6 +214,9 @@ func (*SignalFD) Kind() string { return "signalfd" }
 
 // Kind returns "timerfd".
 func (*TimerFD) Kind() string { return "timerfd" }
+
+// Kind returns "socket of the conversation".
+func (*RPCSocket) Kind() string { return "socket of the conversation" }
 
 // Kind returns "terminal".
 func (*TTY) Kind() string { return "terminal" }

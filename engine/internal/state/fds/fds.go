@@ -42,6 +42,8 @@ func typeOf(o snapshot.Object) (entry.FDType, bool) {
 		return entry.FDTypeTimerFD, true
 	case *snapshot.TTY:
 		return entry.FDTypeTTY, true
+	case *snapshot.RPCSocket:
+		return entry.FDTypeUnixSk, true
 	}
 	return entry.FDTypeUnd, false
 }
@@ -109,21 +111,25 @@ func decodeFiles(from *images.Set, to *snapshot.Tree, r *images.Report) {
 			r.Damaged(where, "the number occurs twice")
 		}
 		seen[e.ID] = true
-		if kind := unsupported(e.Type); kind != "" {
+		if kind := unsupported(e); kind != "" {
 			r.Unsupported(where, "%s: not restored by the built-in engine", kind)
 		}
 	}
 }
 
 // unsupported names the kinds of files that no package is there for.
-func unsupported(t entry.FDType) string {
-	switch t {
+func unsupported(e *entry.File) string {
+	const ofConversation = 2 // uflags; see package rpcsock
+	switch t := e.Type; t {
 	case entry.FDTypeReg, entry.FDTypePipe, entry.FDTypeFIFO, entry.FDTypeEventFD, entry.FDTypeEventPoll, entry.FDTypeSignalFD,
 		entry.FDTypeTimerFD, entry.FDTypeTTY:
 		return ""
 	case entry.FDTypeInetSk:
 		return "internet socket"
 	case entry.FDTypeUnixSk:
+		if e.Usk != nil && e.Usk.Uflags&ofConversation != 0 {
+			return ""
+		}
 		return "unix socket"
 	case entry.FDTypePacketSk:
 		return "packet socket"
@@ -146,7 +152,7 @@ func unsupported(t entry.FDType) string {
 	case entry.FDTypePidFD:
 		return "pidfd"
 	}
-	return "file of type " + t.String()
+	return "file of type " + e.Type.String()
 }
 
 func decodeTable(table *snapshot.Table, from *images.Set, r *images.Report) {
