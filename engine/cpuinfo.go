@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -80,7 +81,7 @@ func (e *Engine) cpuinfo(typ rpc.ReqType, opts *rpc.Opts) (*rpc.Resp, error) {
 		err = writeCPUInfo(dirs.images)
 	} else {
 		caps := uint32(capDefault)
-		if opts.CPUCap != nil {
+		if opts.CPUCap != nil && *opts.CPUCap != math.MaxUint32 {
 			caps = *opts.CPUCap
 		}
 		err = compareCPUInfo(dirs.images, caps)
@@ -90,6 +91,11 @@ func (e *Engine) cpuinfo(typ rpc.ReqType, opts *rpc.Opts) (*rpc.Resp, error) {
 		return nil, err
 	}
 	return &rpc.Resp{Type: typ, Success: true}, nil
+}
+
+// asksForCPUInfo tells whether a dump is to write cpuinfo.img, or a restore to compare with it. Who says nothing does not.
+func asksForCPUInfo(opts *rpc.Opts) bool {
+	return opts.CPUCap != nil && *opts.CPUCap != math.MaxUint32 && *opts.CPUCap&capImage != 0
 }
 
 func writeCPUInfo(dir image.Dir) error {

@@ -43,9 +43,14 @@ type dump struct {
 	kernel   *linux.Kernel
 	oldPages bool                                  // find pages as kernels before 6.7 have to
 	socket   uint64                                // of the conversation, where a process of the tree has asked for the dump
+	cgroup   string                                // the freezer cgroup that stops the tree, "" for none
+	external []string                              // what is not the tree's own, as --external has it
+	cgroups  rpc.CgroupMode                        // what is said of control groups
+	cpuinfo  bool                                  // write of which CPU the images are
 	shellJob bool                                  // sessions and groups may be led from outside
 	notify   func(stage string) (*rpc.Opts, error) // nil for nobody to be told
 
+	freezer *freezerCgroup // that has stopped the tree
 	tree    *collect.Tree
 	copiers []*pages.Copier // by process
 	sinks   []pages.Sink
@@ -59,7 +64,7 @@ func (d *dump) run(ctx context.Context) error {
 	if err := d.tell("pre-dump"); err != nil {
 		return err
 	}
-	d.tree = &collect.Tree{Kernel: d.kernel, Proc: proc.New(os.DirFS("/proc")), Snapshot: &snapshot.Tree{}, Report: &images.Report{}, Outer: d.shellJob, RPCSocket: d.socket}
+	d.tree = &collect.Tree{Kernel: d.kernel, Proc: proc.New(os.DirFS("/proc")), Snapshot: &snapshot.Tree{}, Report: &images.Report{}, Outer: d.shellJob, RPCSocket: d.socket, External: d.external}
 	defer d.release()
 	return ptrace.Run(ctx, ptrace.Options{Kernel: d.kernel}, func(tr *ptrace.Tracer) error {
 		err := d.frozen(tr)
@@ -80,6 +85,9 @@ func (d *dump) frozen(tr *ptrace.Tracer) error {
 	d.stats.FreezingTime = microseconds(began)
 	stopped := time.Now()
 	d.log.info("%d processes stand still", len(d.tree.Processes))
+	if err := d.checkCgroups(); err != nil {
+		return err
+	}
 	if err := d.tell("query-ext-files"); err != nil {
 		return err
 	}
@@ -127,6 +135,11 @@ func (d *dump) frozen(tr *ptrace.Tracer) error {
 	}
 	if err := set.Write(d.dir); err != nil {
 		return err
+	}
+	if d.cpuinfo {
+		if err := writeCPUInfo(d.dir); err != nil {
+			return err
+		}
 	}
 	if err := d.tell("post-dump"); err != nil {
 		return err
@@ -239,7 +252,11 @@ func (d *dump) seal() error {
 		if err := d.signal(unix.SIGSTOP); err != nil {
 			return err
 		}
-		return errors.Join(d.undo.undo(), d.waitStopped())
+		err := d.undo.undo()
+		if d.foundFrozen() { // and is again: it stops when somebody thaws it
+			return err
+		}
+		return errors.Join(err, d.waitStopped())
 	case killed:
 		if err := d.signal(unix.SIGKILL); err != nil {
 			return err

@@ -20,6 +20,11 @@ func (d *dump) freeze(tr *ptrace.Tracer) error {
 	if err := d.outside(); err != nil {
 		return err
 	}
+	if d.cgroup != "" {
+		if err := d.byCgroup(tr); err != nil {
+			return err
+		}
+	}
 	f := freezer{dump: d, tracer: tr, seen: make(map[int]bool)}
 	if err := f.process(d.pid, 0); err != nil {
 		return err
@@ -36,6 +41,7 @@ func (d *dump) freeze(tr *ptrace.Tracer) error {
 			}
 		}
 		if len(f.tree()) == known {
+			d.keepFrozen()
 			return nil
 		}
 	}

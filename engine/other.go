@@ -32,6 +32,10 @@ func (e *Engine) Open(_ context.Context, call criu.Call) (criu.Conn, error) {
 type Settings struct {
 	// Log is where the log of a request goes that names no file; nil for standard error.
 	Log io.Writer
+	// Out is where statistics are printed, if they are asked for; nil for standard output.
+	Out io.Writer
+	// FileValidation says how a restore tells that a file is the one that was open.
+	FileValidation string
 }
 
 // With returns the engine.

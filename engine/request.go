@@ -60,6 +60,13 @@ func (e *Engine) restore(ctx context.Context, opts *rpc.Opts, s *session) (*rpc.
 		options: plan.Options{Arch: snapshot.AMD64, ShellJob: value(opts.ShellJob)},
 		files:   apply.Files{CheckSize: true, CheckBuildID: true, SkipMode: value(opts.SkipFileRWXCheck)},
 	}
+	e.validation(&r.files, opts)
+	if asksForCPUInfo(opts) {
+		if err := compareCPUInfo(dirs.images, *opts.CPUCap); err != nil {
+			dirs.log.add(logError, "cpuinfo", "%v", err)
+			return &rpc.Resp{Type: rpc.ReqRestore, CrErrmsg: &dirs.log.first}, err
+		}
+	}
 	r.allowed = s.allowed(e.without)
 	// A child of this process is one of the caller's where the caller is this process.
 	r.sibling = value(opts.RstSibling) && s.call.Caller != nil
@@ -79,6 +86,9 @@ func (e *Engine) restore(ctx context.Context, opts *rpc.Opts, s *session) (*rpc.
 	root, err := r.run(ctx)
 	if err == nil {
 		err = image.WriteAll(dirs.work, image.StatsRestore, 0, &entry.Stats{Restore: &r.stats})
+	}
+	if err == nil && value(opts.DisplayStats) {
+		err = displayRestore(e.out(), &r.stats)
 	}
 	if err != nil {
 		dirs.log.add(logError, "restore", "%v", err)

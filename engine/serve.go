@@ -70,7 +70,8 @@ func (e *Engine) dump(ctx context.Context, opts *rpc.Opts, s *session) (*rpc.Res
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(seconds)*time.Second)
 		defer cancel()
 	}
-	d := &dump{pid: pid, dir: dirs.images, log: dirs.log, kernel: e.kernel, oldPages: e.oldPages, socket: socket, shellJob: value(opts.ShellJob)}
+	d := &dump{pid: pid, dir: dirs.images, log: dirs.log, kernel: e.kernel, oldPages: e.oldPages, socket: socket, shellJob: value(opts.ShellJob),
+		cgroup: value(opts.FreezeCgroup), external: opts.External, cgroups: cgroupMode(opts), cpuinfo: asksForCPUInfo(opts)}
 	switch {
 	case value(opts.LeaveStopped):
 		d.fate = leftStopped
@@ -83,6 +84,9 @@ func (e *Engine) dump(ctx context.Context, opts *rpc.Opts, s *session) (*rpc.Res
 	err = d.run(ctx)
 	if err == nil {
 		err = writeStats(dirs.work, &d.stats)
+	}
+	if err == nil && value(opts.DisplayStats) {
+		err = displayDump(e.out(), &d.stats)
 	}
 	if err != nil {
 		dirs.log.add(logError, "dump", "%v", err)
@@ -184,31 +188,4 @@ func (d *directories) close() {
 
 func writeStats(dir image.Dir, stats *entry.DumpStats) error {
 	return image.WriteAll(dir, image.StatsDump, 0, &entry.Stats{Dump: stats})
-}
-
-// refuseOptions reports the options that the engine does not know how to honour, all in one error. Options that only allow
-// more than usual are taken: what they are about is refused where there is any.
-func refuseOptions(o *rpc.Opts, restoring bool) error {
-	var names []string
-	for _, opt := range []struct {
-		name string
-		set  bool
-	}{
-		{"page server", o.PS != nil}, {"root", o.Root != nil}, {"parent images", o.ParentImg != nil}, {"track_mem", value(o.TrackMem)},
-		{"auto_dedup", value(o.AutoDedup)}, {"cpu_cap", o.CPUCap != nil}, {"veths", len(o.Veths) > 0}, {"exec_cmd", len(o.ExecCmd) > 0},
-		{"ext_mnt", len(o.ExtMnt) > 0}, {"cg_root", len(o.CgRoot) > 0}, {"rst_sibling", value(o.RstSibling) && !restoring}, {"inherit_fd", len(o.InheritFD) > 0 && !restoring},
-		{"skip_mnt", len(o.SkipMnt) > 0}, {"enable_fs", len(o.EnableFS) > 0}, {"external", len(o.External) > 0}, {"empty_ns", value(o.EmptyNS) != 0},
-		{"join_ns", len(o.JoinNS) > 0}, {"freeze_cgroup", o.FreezeCgroup != nil}, {"lazy_pages", value(o.LazyPages)}, {"status_fd", o.StatusFD != nil},
-		{"config_file", o.ConfigFile != nil}, {"lsm_profile", o.LSMProfile != nil}, {"tls", value(o.TLS)}, {"pidfd_store_sk", o.PidfdStoreSk != nil},
-		{"lsm_mount_context", o.LSMMountContext != nil}, {"compress", value(o.Compress) != 0},
-		{"stream", value(o.Stream)}, {"plugin_options", len(o.PluginOptions) > 0}, {"cgroup_yard", o.CgroupYard != nil},
-	} {
-		if opt.set {
-			names = append(names, opt.name)
-		}
-	}
-	if len(names) == 0 {
-		return nil
-	}
-	return fmt.Errorf("the built-in engine does not support %s yet: %w", strings.Join(names, ", "), errors.Join(errors.ErrUnsupported, unix.EBADRQC))
 }

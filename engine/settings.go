@@ -11,6 +11,11 @@ import (
 type Settings struct {
 	// Log is where the log of a request goes that names no file; nil for standard error.
 	Log io.Writer
+	// Out is where statistics are printed, if they are asked for; nil for standard output.
+	Out io.Writer
+	// FileValidation says how a restore tells that a file is the one that was open: "filesize" by its size, "buildid" or "" also
+	// by the build ID that programs and libraries have.
+	FileValidation string
 }
 
 // With returns an engine with other settings.
@@ -26,4 +31,12 @@ func (e *Engine) logTo() io.Writer {
 		return e.settings.Log
 	}
 	return os.Stderr
+}
+
+// out is where statistics are printed.
+func (e *Engine) out() io.Writer {
+	if e.settings.Out != nil {
+		return e.settings.Out
+	}
+	return os.Stdout
 }

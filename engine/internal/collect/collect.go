@@ -31,6 +31,10 @@ type Tree struct {
 	// RPCSocket is the inode of the socket on which a process of the tree has asked for the dump; 0 where none has.
 	RPCSocket uint64
 
+	// External are the files and the like that are not the tree's own, as --external names them: "file[MNT:INODE]" (in
+	// hexadecimal), "tty[RDEV:DEV]". Who restores the tree hands them in.
+	External []string
+
 	namespaces map[uint64]uint32 // by inode
 }
 

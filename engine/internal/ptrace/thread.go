@@ -18,10 +18,33 @@ type Thread struct {
 	last    Stop // how it stopped last
 	stopped bool
 	gone    bool
+	asked   bool // to stop, already
+}
+
+// SeizeEarly starts to trace a task that cannot stop yet, because it is frozen, and asks it to stop as soon as it can. Seize
+// returns it then.
+func (t *Tracer) SeizeEarly(tid int) error {
+	th, err := t.Seize(tid)
+	if err != nil {
+		return err
+	}
+	if err := th.Interrupt(); err != nil {
+		return err
+	}
+	if t.early == nil {
+		t.early = make(map[int]*Thread)
+	}
+	th.asked = true
+	t.early[tid] = th
+	return nil
 }
 
 // Seize starts to trace a task, which goes on running.
 func (t *Tracer) Seize(tid int) (*Thread, error) {
+	if th := t.early[tid]; th != nil {
+		delete(t.early, tid)
+		return th, nil
+	}
 	if err := t.kernel.Seize(tid, t.options); err != nil {
 		return nil, err
 	}
@@ -115,7 +138,13 @@ func (th *Thread) Poll() (Stop, bool, error) {
 }
 
 // Interrupt asks the thread to stop. What it stops with is for Wait to tell.
-func (th *Thread) Interrupt() error { return th.tracer.kernel.Interrupt(th.TID) }
+func (th *Thread) Interrupt() error {
+	if th.asked { // twice would leave a second stop behind
+		th.asked = false
+		return nil
+	}
+	return th.tracer.kernel.Interrupt(th.TID)
+}
 
 // Cont lets the thread run; sig as for linux.Kernel.Cont.
 func (th *Thread) Cont(sig unix.Signal) error {

@@ -37,6 +37,7 @@ type Tracer struct {
 	wake    int // eventfd, readable when the context has ended
 	stops   int
 	held    int // tracees that were not let go
+	early   map[int]*Thread
 }
 
 // Options is how a Tracer traces.
