@@ -8,6 +8,7 @@ import (
 	"stasis.example/engine/internal/state/fds"
 	"stasis.example/engine/internal/state/fs"
 	"stasis.example/engine/internal/state/threads"
+	"stasis.example/engine/internal/state/tty"
 )
 
 // An applier puts back one kind of state: of a process, of each thread, or both.
@@ -34,6 +35,7 @@ func alone() []applier {
 func together() []applier {
 	return []applier{
 		{name: "fds", task: fds.CloseOurs, why: "when no process needs our numbers: several may share a table"},
+		{name: "terminals", task: tty.Apply, why: "when all process groups are there, and before the credentials"},
 		{name: "owners", task: fds.Owners, why: "when everybody who can be an owner is there, and before the credentials"},
 		{name: "threads", thread: threads.Apply},
 		{name: "death signal", thread: threads.DeathSignal, why: "after credentials, whose change clears it"},

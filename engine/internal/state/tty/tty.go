@@ -5,8 +5,8 @@
 // refuses all others, pseudoterminals with both ends in the tree among them.
 //
 //   - Collect: settings and size with ioctls on an end that the engine has taken; session and foreground group from stat.
-//   - Apply (to come): the engine's own terminal is opened again through /proc/self/fd, and settings are left as they are: they are
-//     the other party's by now.
+//   - Apply: the engine's own terminal is opened again through /proc/self/fd. The job's settings are put back: an editor goes on
+//     where the shell has its own settings by now. The job becomes the foreground one.
 package tty
 
 import (
