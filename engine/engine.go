@@ -89,6 +89,11 @@ func (s *session) allowed(without []ceiling.Rule) func(*snapshot.Tree) error {
 	}
 }
 
+// restoredAnswer is what a process that has asked for its own dump hears when it is restored.
+func restoredAnswer() []byte {
+	return (&rpc.Resp{Type: rpc.ReqDump, Success: true, Dump: &rpc.DumpResp{Restored: new(true)}}).Append(nil)
+}
+
 // conn is a conversation. The work is done on a goroutine of its own, so that notifications can be answered meanwhile.
 type conn struct {
 	engine   *Engine

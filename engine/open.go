@@ -16,6 +16,7 @@ import (
 	"stasis.example/engine/internal/state/eventfd"
 	"stasis.example/engine/internal/state/pipes"
 	"stasis.example/engine/internal/state/regfile"
+	"stasis.example/engine/internal/state/rpcsock"
 	"stasis.example/engine/internal/state/signalfd"
 	"stasis.example/engine/internal/state/timerfd"
 	"stasis.example/engine/internal/state/tty"
@@ -184,6 +185,8 @@ func create(f *snapshot.File) (file *os.File, err error) {
 		file, err = timerfd.Open(object)
 	case *snapshot.Epoll:
 		file, err = epoll.Open()
+	case *snapshot.RPCSocket:
+		file, err = rpcsock.Open(object, restoredAnswer())
 	default:
 		return nil, fmt.Errorf("nobody knows how to make a %s", f.Object.Kind())
 	}

@@ -124,7 +124,7 @@ func (h *selfDumper) restored(t *testing.T, by criu.Transport, pid int) {
 	h.word(t, "restored", pid)
 }
 
-// TestSelfDumpBuiltin has processes dump themselves through the built-in engine, and has them restored by CRIU: they find
+// TestSelfDumpBuiltin has processes dump themselves through the built-in engine, and restores them by it and by CRIU: they find
 // the answer on the socket on which they had asked. It runs in a pid namespace of its own, since a Go program has many threads,
 // whose numbers somebody else has soon on a busy machine.
 func TestSelfDumpBuiltin(t *testing.T) {

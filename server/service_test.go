@@ -20,11 +20,12 @@ import (
 const remote = criutest.Notifies | criutest.Cancels | criutest.Explains
 
 func TestConformanceOfService(t *testing.T) {
-	testkit.Need(t, testkit.Root, testkit.CRIU)
-	s := startServer(t, testkit.CRIUPath(t), "")
-	criutest.Run(t, criutest.Target{Can: remote, Real: func(testing.TB) criutest.Client {
-		return criu.New(&criu.Service{Path: s.socket})
-	}})
+	eachEngine(t, func(t *testing.T, transport string) {
+		s := startServer(t, transport, "")
+		criutest.Run(t, criutest.Target{Can: remote, Real: func(testing.TB) criutest.Client {
+			return criu.New(&criu.Service{Path: s.socket})
+		}})
+	})
 }
 
 // A peer that fails is told of in an answer: a client is never left with a conversation that just ends.
