@@ -7,6 +7,7 @@ import (
 	"stasis.example/engine/internal/state/epoll"
 	"stasis.example/engine/internal/state/fds"
 	"stasis.example/engine/internal/state/fs"
+	"stasis.example/engine/internal/state/mm"
 	"stasis.example/engine/internal/state/threads"
 	"stasis.example/engine/internal/state/tty"
 )
@@ -38,6 +39,7 @@ func together() []applier {
 		{name: "terminals", task: tty.Apply, why: "when all process groups are there, and before the credentials"},
 		{name: "owners", task: fds.Owners, why: "when everybody who can be an owner is there, and before the credentials"},
 		{name: "threads", thread: threads.Apply},
+		{name: "dumpable", thread: mm.Dumpable, why: "after credentials, whose change changes it"},
 		{name: "death signal", thread: threads.DeathSignal, why: "after credentials, whose change clears it"},
 		{name: "rseq", thread: threads.Register, why: "the last: the kernel looks at it from then on"},
 	}

@@ -1,8 +1,9 @@
 /*
- * vmas [names | lockfault ...]: mappings of every private kind and shared ones of a file, each with advice, locks and protections of
+ * vmas [names | lockfault | lockall ...]: mappings of every private kind and shared ones of a file, each with advice, locks and protections of
  * its own. The check is that the kernel says the same of each as before (the head and VmFlags of smaps), that the content is what
  * it was, and that guard pages, stacks that grow and pages that children do not get behave. With "names" some have names,
- * with "lockfault" one is locked as it is touched, which images of CRIU have no place for.
+ * with "lockfault" one is locked as it is touched, and with "lockall" all is locked that comes, which images of CRIU have no
+ * place for.
  */
 #include "victim.h"
 #include <setjmp.h>
@@ -31,7 +32,7 @@ struct region {
 static struct region regions[MOST];
 static int count;
 static size_t page;
-static bool guards;
+static bool guards, lockall;
 
 static struct region *add(const char *name, void *start, size_t size, int prot, bool filled)
 {
@@ -270,6 +271,10 @@ static void setup(void)
 		victim_die("mlock");
 	protect(r, PROT_READ);
 	for (int i = 1; i < victim_argc; i++) {
+		if (strcmp(victim_argv[i], "lockall") == 0) {
+			lockall = true;
+			continue;
+		}
 		r = anonymous(victim_argv[i], 0);
 		if (strcmp(victim_argv[i], "names") == 0 ? prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, r->start, r->size, "of the victim") :
 							   mlock2(r->start, r->size, MLOCK_ONFAULT))
@@ -315,6 +320,8 @@ int main(int argc, char **argv)
 	if (sigaction(SIGSEGV, &fault, NULL) || sigaction(SIGBUS, &fault, NULL))
 		victim_die("sigaction");
 	setup();
+	if (lockall && mlockall(MCL_CURRENT | MCL_FUTURE))
+		victim_die("mlockall");
 	for (int i = 0; i < count; i++)
 		regions[i].before = look(&regions[i]);
 
@@ -337,6 +344,12 @@ int main(int argc, char **argv)
 			own = own || (special[j] == &regions[i] && j != GROWS);
 		if (!own)
 			check_content(&regions[i]);
+	}
+	if (lockall) {
+		struct region *r = map("mapped afterwards", MAP_PRIVATE, -1, 0);
+
+		if (!strstr(look(r), " lo "))
+			victim_fail("what is mapped is not locked any more");
 	}
 	check_special();
 	victim_ok();

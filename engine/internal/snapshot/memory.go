@@ -21,11 +21,23 @@ type Space struct {
 	EnvStart, EnvEnd   uint64
 	Auxv               []uint64 // pairs of key and value, without AT_NULL
 	Exe                FileID
-	Dumpable           int   // PR_GET_DUMPABLE: 0, 1 or 2
-	THPDisabled        bool  // PR_SET_THP_DISABLE
-	VMAs               []VMA // ascending, none over another
+	Dumpable           int        // PR_GET_DUMPABLE: 0, 1 or 2
+	THPDisabled        bool       // PR_SET_THP_DISABLE
+	MergeAny           bool       // PR_SET_MEMORY_MERGE
+	LockFuture         FutureLock // mlockall(MCL_FUTURE)
+	VMAs               []VMA      // ascending, none over another
 	Guards             []Range
 }
+
+// FutureLock is whether mappings to come are locked.
+type FutureLock uint8
+
+// What mlockall(2) may have asked for.
+const (
+	LockNone    FutureLock = iota
+	LockAll                // MCL_FUTURE
+	LockOnFault            // MCL_FUTURE | MCL_ONFAULT
+)
 
 // VMAKind is what a mapping is of.
 type VMAKind uint8
@@ -80,4 +92,22 @@ type VMA struct {
 	Heap    bool   // has some of what brk(2) gave; informative
 	Unbound bool   // not counted against the commit limit
 	Name    string // PR_SET_VMA_ANON_NAME; empty for none
+
+	// Accounted says that it counts against the commit limit, as private memory does from when it may be written for the first
+	// time. It keeps mappings apart that would else be one.
+	Accounted   bool
+	LockOnFault bool // of what is locked: only as it is touched (MLOCK_ONFAULT)
+}
+
+// LikelyAccounted reports whether a mapping like this counts against the commit limit as a rule: private memory that may be
+// written, and such without a file that may be read, since somebody must have written it.
+func (v *VMA) LikelyAccounted() bool {
+	const protRead, protWrite, noReserve = 1, 2, 0x4000
+	switch {
+	case v.Flags&noReserve != 0:
+		return false
+	case v.Kind == AnonPrivate:
+		return v.Prot&(protRead|protWrite) != 0
+	}
+	return v.Kind == FilePrivate && v.Prot&protWrite != 0
 }

@@ -3,6 +3,7 @@
 package mm
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -32,8 +33,8 @@ const (
 const before = 1<<unix.MADV_HUGEPAGE | 1<<unix.MADV_NOHUGEPAGE
 
 // Map makes the mappings of a process: all that it has is unmapped, but for the area and for ranges in which it keeps what it
-// was forked with. Memory has its protection at once; what is to be filled must be written whatever that says. Advice, locks
-// and guards follow in [Seal].
+// was forked with. Memory has its protection at once, but for such that was written once and is not any more: see firstProt.
+// What is to be filled must be written whatever the protection says. Advice, locks and guards follow in [Seal].
 func Map(t *apply.Task, keep []snapshot.Range) error {
 	unmap(t, keep)
 	if start := kernelStart(t.Space); start != 0 {
@@ -53,7 +54,7 @@ func Map(t *apply.Task, keep []snapshot.Range) error {
 			if err := mapPart(t, v, snapshot.Range{Start: at, End: kept.Start}); err != nil {
 				return err
 			}
-			t.Batch.Do(fmt.Sprintf("protection of the memory at %#x", kept.Start), unix.SYS_MPROTECT, apply.Num(kept.Start), apply.Num(kept.Len()), apply.Num(v.Prot))
+			t.Batch.Do(fmt.Sprintf("protection of the memory at %#x", kept.Start), unix.SYS_MPROTECT, apply.Num(kept.Start), apply.Num(kept.Len()), apply.Num(firstProt(v)))
 			advise(t, v, kept, before)
 			at = kept.End
 		}
@@ -115,9 +116,19 @@ func mapPart(t *apply.Task, v *snapshot.VMA, r snapshot.Range) error {
 			return fmt.Errorf("the kernel chose %#x", result) // before Linux 4.17, which takes MAP_FIXED_NOREPLACE for a hint
 		}
 		return err
-	}, unix.SYS_MMAP, apply.Num(r.Start), apply.Num(r.Len()), apply.Num(v.Prot&protectionWords), apply.Num(flags), apply.Num(fd), apply.Num(offset))
+	}, unix.SYS_MMAP, apply.Num(r.Start), apply.Num(r.Len()), apply.Num(firstProt(v)), apply.Num(flags), apply.Num(fd), apply.Num(offset))
 	advise(t, v, r, before)
 	return nil
+}
+
+// firstProt is the protection that a mapping is made with. What counts against the commit limit does so because it could be
+// written at some time; it would be a mapping of another kind otherwise, and not be merged with its neighbours.
+func firstProt(v *snapshot.VMA) uint32 {
+	prot := v.Prot & protectionWords
+	if v.Accounted && v.Kind != snapshot.FileShared {
+		prot |= unix.PROT_WRITE
+	}
+	return prot
 }
 
 // advise gives the advice of a mapping that is in a set.
@@ -145,16 +156,19 @@ func Seal(t *apply.Task) error {
 			continue
 		}
 		if v.Name != "" {
-			t.Batch.Do(fmt.Sprintf("name of the memory at %#x", v.Start), unix.SYS_PRCTL, apply.Num(prSetVMA), apply.Num(prSetVMAName),
-				apply.Num(v.Start), apply.Num(v.Len()), apply.Text(v.Name))
+			name(t, v)
 		}
 		advise(t, v, v.Range, ^uint64(before))
-		if v.Flags&unix.MAP_LOCKED != 0 {
-			t.Batch.Do(fmt.Sprintf("mlock of the memory at %#x", v.Start), unix.SYS_MLOCK, apply.Num(v.Start), apply.Num(v.Len()))
+		if firstProt(v) != v.Prot&protectionWords {
+			t.Batch.Do(fmt.Sprintf("protection of the memory at %#x", v.Start), unix.SYS_MPROTECT, apply.Num(v.Start), apply.Num(v.Len()), apply.Num(v.Prot))
 		}
 	}
 	for _, g := range s.Guards {
 		t.Batch.Do(fmt.Sprintf("guard pages at %#x", g.Start), unix.SYS_MADVISE, apply.Num(g.Start), apply.Num(g.Len()), apply.Num(madvGuard))
+	}
+	lock(t, s)
+	if s.MergeAny {
+		t.Batch.Do("PR_SET_MEMORY_MERGE", unix.SYS_PRCTL, apply.Num(unix.PR_SET_MEMORY_MERGE), apply.Num(1))
 	}
 	exe, err := t.Tree.Files.Number(s.Exe)
 	if err != nil {
@@ -172,6 +186,55 @@ func Seal(t *apply.Task) error {
 	if s.THPDisabled {
 		t.Batch.Do("PR_SET_THP_DISABLE", unix.SYS_PRCTL, apply.Num(unix.PR_SET_THP_DISABLE), apply.Num(1))
 	}
+	return nil
+}
+
+// name gives anonymous memory its name, on kernels that know of such.
+func name(t *apply.Task, v *snapshot.VMA) {
+	t.Batch.Try(fmt.Sprintf("name of the memory at %#x", v.Start), func(_ uint64, err error) error {
+		if errors.Is(err, unix.EINVAL) {
+			t.Tree.Note("%s: the memory at %#x is not called %q: the kernel has no names for memory (CONFIG_ANON_VMA_NAME)", t.Where(), v.Start, v.Name)
+			return nil
+		}
+		return err
+	}, unix.SYS_PRCTL, apply.Num(prSetVMA), apply.Num(prSetVMAName), apply.Num(v.Start), apply.Num(v.Len()), apply.Text(v.Name))
+}
+
+// lock locks what is locked, when it is guarded, as locked memory cannot be, and what comes. mlock fails where pages cannot be had, as
+// those that nobody may access; so the lock itself, which must succeed, is taken first without asking for pages.
+func lock(t *apply.Task, s *snapshot.Space) {
+	for i := range s.VMAs {
+		v := &s.VMAs[i]
+		if v.Kind.OfKernel() || v.Flags&unix.MAP_LOCKED == 0 {
+			continue
+		}
+		what := fmt.Sprintf("mlock of the memory at %#x", v.Start)
+		t.Batch.Do(what, unix.SYS_MLOCK2, apply.Num(v.Start), apply.Num(v.Len()), apply.Num(unix.MLOCK_ONFAULT))
+		if !v.LockOnFault {
+			t.Batch.Try(what, func(uint64, error) error { return nil }, unix.SYS_MLOCK, apply.Num(v.Start), apply.Num(v.Len()))
+		}
+	}
+	switch s.LockFuture {
+	case snapshot.LockAll:
+		t.Batch.Do("mlockall", unix.SYS_MLOCKALL, apply.Num(unix.MCL_FUTURE))
+	case snapshot.LockOnFault:
+		t.Batch.Do("mlockall", unix.SYS_MLOCKALL, apply.Num(unix.MCL_FUTURE|unix.MCL_ONFAULT))
+	}
+}
+
+// Dumpable says whether others may look at the process. What changes credentials changes it too, so it comes after them.
+func Dumpable(th *apply.Thread) error {
+	s := th.Task.Space
+	if s == nil || !th.Leader() {
+		return nil
+	}
+	dumpable := s.Dumpable
+	if dumpable > 1 {
+		// Only the kernel itself can say that a core file is for root alone (fs.suid_dumpable). To others it is the same.
+		th.Task.Tree.Note("%s: it leaves no core file for root any more (PR_SET_DUMPABLE is %d, and becomes 0)", th.Where(), dumpable)
+		dumpable = 0
+	}
+	th.Batch.Do("prctl(PR_SET_DUMPABLE)", unix.SYS_PRCTL, apply.Num(unix.PR_SET_DUMPABLE), apply.Num(dumpable))
 	return nil
 }
 

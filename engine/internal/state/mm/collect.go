@@ -3,13 +3,16 @@
 package mm
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"stasis.example/engine/internal/collect"
 	"stasis.example/engine/internal/pages"
+	"stasis.example/engine/internal/remote"
 	"stasis.example/engine/internal/snapshot"
 	"stasis.example/internal/proc"
 )
@@ -50,6 +53,7 @@ func inside(p *collect.Process, s *snapshot.Space) {
 	brk := p.Inside.Call(unix.SYS_BRK, collect.Num(0))
 	dumpable := p.Inside.Call(unix.SYS_PRCTL, collect.Num(unix.PR_GET_DUMPABLE))
 	thp := p.Inside.Call(unix.SYS_PRCTL, collect.Num(unix.PR_GET_THP_DISABLE))
+	merge := p.Inside.Call(unix.SYS_PRCTL, collect.Num(unix.PR_GET_MEMORY_MERGE))
 	p.Inside.Then(func(r *collect.Results) error {
 		var err error
 		if s.Brk, err = r.Value(brk); err != nil {
@@ -64,8 +68,50 @@ func inside(p *collect.Process, s *snapshot.Space) {
 			return fmt.Errorf("prctl(PR_GET_THP_DISABLE): %w", err)
 		}
 		s.Dumpable, s.THPDisabled = int(d), off != 0
-		return nil
+		if on, err := r.Value(merge); err == nil { // since Linux 6.4
+			s.MergeAny = on != 0
+		}
+		return lockFuture(p, s)
 	})
+}
+
+// lockFuture finds out whether mappings to come are locked, which the kernel only shows by one that does come. Who has locked
+// nothing so far is not asked.
+func lockFuture(p *collect.Process, s *snapshot.Space) error {
+	if !slices.ContainsFunc(s.VMAs, func(v snapshot.VMA) bool { return v.Flags&unix.MAP_LOCKED != 0 }) {
+		return nil
+	}
+	addr, _ := p.Remote.Data()
+	try := []remote.Call{remote.NewCall(unix.SYS_MMAP, 0, pages.Size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS, noFile, 0)}
+	if err := p.Remote.Run(try); err != nil {
+		return err
+	}
+	if try[0].Err() != nil {
+		s.LockFuture = snapshot.LockAll // the limit of what it may lock is reached
+		return nil
+	}
+	page := try[0].Ret
+	ask := []remote.Call{
+		remote.NewCall(unix.SYS_MINCORE, page, pages.Size, addr),
+		// Locked memory is none that this advice can be given for.
+		remote.NewCall(unix.SYS_MADVISE, page, pages.Size, unix.MADV_COLD),
+		remote.NewCall(unix.SYS_MUNMAP, page, pages.Size),
+	}
+	if err := p.Remote.Run(ask); err != nil {
+		return err
+	}
+	var there [1]byte
+	if err := p.Remote.Read(addr, there[:]); err != nil {
+		return err
+	}
+	switch {
+	case !errors.Is(ask[1].Err(), unix.EINVAL):
+	case there[0]&1 != 0:
+		s.LockFuture = snapshot.LockAll
+	default:
+		s.LockFuture = snapshot.LockOnFault
+	}
+	return ask[2].Err()
 }
 
 type collector struct {
@@ -220,4 +266,6 @@ func flags(m *proc.Smap, v *snapshot.VMA) {
 			v.Advice |= 1 << f.advice
 		}
 	}
+	v.Accounted = m.Flags.Has(proc.VMAccount)
+	v.LockOnFault = m.Flags.Has(proc.VMLockOnFault)
 }

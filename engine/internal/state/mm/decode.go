@@ -85,6 +85,14 @@ func (d *decoder) space(e *entry.MM) *snapshot.Space {
 	if e.Dumpable != nil {
 		s.Dumpable = int(*e.Dumpable)
 	}
+	if ext, err := images.ParseExtension(e.Unknown); err != nil {
+		d.r.Damaged(d.where, "its extension: %v", err)
+	} else {
+		if n := ext.Number(extLockFuture); n != nil {
+			s.LockFuture = snapshot.FutureLock(min(*n, uint64(snapshot.LockOnFault)))
+		}
+		s.MergeAny = ext.Number(extMergeAny) != nil
+	}
 	if s.Dumpable < 0 || s.Dumpable > 2 {
 		d.r.Damaged(d.where, "dumpable is %d", s.Dumpable)
 	}
@@ -212,10 +220,24 @@ func (d *decoder) vma(e *entry.VMA) snapshot.VMA {
 	}
 	if ext, err := images.ParseExtension(e.Unknown); err != nil {
 		bad("its extension: %v", err)
-	} else if name, ok := ext.Bytes(extName); ok {
-		v.Name = string(name)
+	} else {
+		d.extended(&v, &ext)
 	}
 	return v
+}
+
+// extended reads what CRIU does not keep of a mapping.
+func (d *decoder) extended(v *snapshot.VMA, ext *images.Extension) {
+	if name, ok := ext.Bytes(extName); ok {
+		v.Name = string(name)
+	}
+	v.Accounted = v.LikelyAccounted()
+	if n := ext.Number(extAccounted); n != nil {
+		v.Accounted = *n != 0
+	}
+	if n := ext.Number(extLockOnFault); n != nil {
+		v.LockOnFault = *n != 0
+	}
 }
 
 // guards checks that guard pages are in mappings.

@@ -3,9 +3,10 @@
 //
 //   - Collect: smaps; stat; auxv; brk, dumpable and THP by prctl in the batch of the first thread. [vvar] and
 //     [vvar_vclock] are one mapping in images. Guard pages are listed after all mappings.
-//   - Apply (to come): everything is unmapped but a scratch area in a hole of the image's address space (plan.Plan.Hole); the
-//     vDSO where it was, then mappings, pages, protection of what had to be written, advice, locks; last PR_SET_MM_MAP, which wants the
-//     mappings it names to be there, and the exe link, which wants those of the old one to be gone.
+//   - Apply has three parts. Map: everything is unmapped but an area in a hole of the image's address space (plan.Plan.Hole); the
+//     vDSO where it was, then mappings. Seal, when they are filled: protection of what had to be written, advice, guards, locks;
+//     last PR_SET_MM_MAP, which wants the mappings it names to be there, and the exe link, which wants those of the old one to
+//     be gone. Dumpable, after the credentials.
 package mm
 
 import (
@@ -18,8 +19,19 @@ import (
 // maxAuxv is how many words of the auxiliary vector CRIU takes. A longer one is for stasis only.
 const maxAuxv = 46
 
-// extName is the field of a mapping's extension that has its name.
-const extName = 1
+// Fields of a mapping's extension: its name; whether it is accounted, where that is not what one would think; whether it is
+// locked as it is touched.
+const (
+	extName        = 1
+	extAccounted   = 2
+	extLockOnFault = 3
+)
+
+// Fields of an address space's extension.
+const (
+	extLockFuture = 1
+	extMergeAny   = 2
+)
 
 // Encode writes the address spaces, each for the first task that has it.
 func Encode(from *snapshot.Tree, to *images.Set, r *images.Report) {
@@ -52,6 +64,14 @@ func encodeSpace(where string, s *snapshot.Space, r *images.Report) *entry.MM {
 		MMStartBrk: s.StartBrk, MMBrk: s.Brk, MMArgStart: s.ArgStart, MMArgEnd: s.ArgEnd, MMEnvStart: s.EnvStart, MMEnvEnd: s.EnvEnd,
 		ExeFileID: uint32(s.Exe), MMSavedAuxv: s.Auxv, Dumpable: new(int32(s.Dumpable)), THPDisabled: &s.THPDisabled,
 	}
+	var ext images.Extension
+	if s.LockFuture != snapshot.LockNone {
+		ext.SetNumber(extLockFuture, uint64(s.LockFuture))
+	}
+	if s.MergeAny {
+		ext.SetNumber(extMergeAny, 1)
+	}
+	e.Unknown = ext.AppendTo(e.Unknown)
 	e.VMAs = make([]entry.VMA, 0, len(s.VMAs)+len(s.Guards))
 	for i := range s.VMAs {
 		e.VMAs = append(e.VMAs, encodeVMA(where, &s.VMAs[i], r))
@@ -98,10 +118,23 @@ func encodeVMA(where string, v *snapshot.VMA, r *images.Report) entry.VMA {
 	if v.Advice != 0 {
 		e.Madv = &v.Advice
 	}
+	var ext images.Extension
 	if v.Name != "" {
-		var ext images.Extension
 		ext.SetBytes(extName, []byte(v.Name))
-		e.Unknown = ext.AppendTo(e.Unknown)
 	}
+	if v.Accounted != v.LikelyAccounted() {
+		ext.SetNumber(extAccounted, number(v.Accounted))
+	}
+	if v.LockOnFault {
+		ext.SetNumber(extLockOnFault, 1)
+	}
+	e.Unknown = ext.AppendTo(e.Unknown)
 	return e
+}
+
+func number(b bool) uint64 {
+	if b {
+		return 1
+	}
+	return 0
 }
