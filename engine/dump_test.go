@@ -28,6 +28,8 @@ var victims = []struct {
 	{name: "interrupted", args: []string{"read"}},
 	{name: "interrupted", args: []string{"futex"}},
 	{name: "interrupted", args: []string{"wait"}},
+	{name: "interrupted", args: []string{"epoll"}},
+	{name: "interrupted", args: []string{"sigwait"}},
 	{name: "pipes"},
 	{name: "rseq"},
 	{name: "shell"},

@@ -1,6 +1,6 @@
 /*
  * interrupted CALL [restart]: its main thread is in one blocking call after the other: pause, read, sleep, select, futex,
- * wait or suspend. A handler is set for SIGRTMIN, with SA_RESTART or without. Asked, it says "handled H interrupted I":
+ * wait, suspend, epoll or sigwait. A handler is set for SIGRTMIN, with SA_RESTART or without. Asked, it says "handled H interrupted I":
  * how often the handler has run, and how often the call has failed with EINTR. Its own check is that no call failed
  * otherwise, or with EINTR though no handler had run.
  */
@@ -9,11 +9,12 @@
 #include <linux/futex.h>
 #include <pthread.h>
 #include <sys/prctl.h>
+#include <sys/epoll.h>
 #include <sys/select.h>
 #include <sys/syscall.h>
 
 static volatile unsigned long handled, interrupted;
-static int silence[2];
+static int silence[2], watched;
 static pthread_t main_thread;
 
 static void on_signal(int signo)
@@ -65,6 +66,16 @@ static int call(const char *name)
 		return syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, 0, NULL, NULL, 0);
 	if (strcmp(name, "wait") == 0)
 		return waitpid(-1, NULL, 0);
+	if (strcmp(name, "epoll") == 0) {
+		struct epoll_event event;
+
+		return epoll_wait(watched, &event, 1, -1);
+	}
+	if (strcmp(name, "sigwait") == 0) {
+		sigemptyset(&mask);
+		sigaddset(&mask, SIGRTMIN + 3);
+		return sigwaitinfo(&mask, NULL);
+	}
 	if (strcmp(name, "suspend") == 0) {
 		sigprocmask(SIG_BLOCK, NULL, &mask);
 		sigdelset(&mask, SIGRTMIN);
@@ -86,6 +97,8 @@ int main(int argc, char **argv)
 	if (victim_argc < 2 || pipe(silence))
 		victim_die("usage");
 	name = victim_argv[1];
+	if (strcmp(name, "epoll") == 0)
+		watched = epoll_create1(EPOLL_CLOEXEC);
 	if (victim_argc > 2)
 		action.sa_flags = SA_RESTART;
 	sigaction(SIGRTMIN, &action, NULL);

@@ -176,6 +176,36 @@ func (th *Thread) comeBack() error {
 
 func callResult(r *ptrace.Regs) uint64 { return r.Rax }
 
+// waitOn has a call made again that our own stop has ended with EINTR. There are some that the kernel does not restart by itself,
+// not even where no handler runs (signal(7): "Interruption of system calls by stop signals"). Those that wait without bound
+// can go on as if nothing had been. Those with a timeout are left alone: nobody knows how much of it is left, and whoever gets
+// EINTR works that out.
+func (th *Thread) waitOn() error {
+	r := &th.Regs
+	if th.Stop.Kind != ptrace.EventStop || r.Rax != errnoResult(unix.EINTR) || !waitsUnbound(r) {
+		return nil
+	}
+	r.Rax = ^uint64(-restartNoHnd - 1) // EINTR, where a handler runs after all
+	return th.SetRegs(r)
+}
+
+// waitsUnbound reports whether registers are of a call that waits without a timeout and that the kernel does not restart.
+func waitsUnbound(r *ptrace.Regs) bool {
+	switch int64(r.Orig_rax) {
+	case unix.SYS_EPOLL_WAIT, unix.SYS_EPOLL_PWAIT:
+		return int32(r.R10) < 0
+	case unix.SYS_EPOLL_PWAIT2, unix.SYS_SEMTIMEDOP:
+		return r.R10 == 0
+	case unix.SYS_RT_SIGTIMEDWAIT:
+		return r.Rdx == 0
+	case unix.SYS_IO_GETEVENTS, unix.SYS_IO_PGETEVENTS:
+		return r.R8 == 0
+	case unix.SYS_SEMOP:
+		return true
+	}
+	return false
+}
+
 // abortRseq ends a restartable sequence that the thread is in, as the kernel does before it lets a thread go on
 // elsewhere (kernel/rseq.c): it goes on at the sequence's abort handler. Later the kernel could no longer tell, since
 // our code is outside the sequence.

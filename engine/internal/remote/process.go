@@ -143,6 +143,9 @@ func (th *Thread) stop() error {
 	if err := th.note(); err != nil {
 		return err
 	}
+	if err := th.waitOn(); err != nil {
+		return err
+	}
 	return th.abortRseq()
 }
 

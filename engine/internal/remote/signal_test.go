@@ -31,6 +31,8 @@ func TestSignalAndDeath(t *testing.T) {
 		{"futex", false, true},
 		{"futex", true, false},
 		{"wait", false, true},
+		{"epoll", true, true},
+		{"sigwait", true, true},
 	} {
 		name, args := c.call, []string{c.call}
 		if c.restart {

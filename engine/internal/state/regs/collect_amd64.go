@@ -30,6 +30,11 @@ func registers(th *collect.Thread) (snapshot.Registers, error) {
 			r.Rip -= syscallLength
 		case restartBlock:
 			// The kernel's note of how to go on with the call is lost with the thread.
+			if absolute(&r) {
+				r.Rax = r.Orig_rax
+				r.Rip -= syscallLength
+				break
+			}
 			r.Rax = ^uint64(unix.EINTR) + 1
 		}
 	}
@@ -52,6 +57,13 @@ func registers(th *collect.Thread) (snapshot.Registers, error) {
 		regs.TLS = append(regs.TLS, snapshot.TLSDescriptor{Entry: firstTLS + i, ReadExecOnly: true, NotPresent: true})
 	}
 	return regs, nil
+}
+
+// absolute reports whether the timeout of a call is an instant, so that the call can be made again as it is: a futex with a bit
+// set (pthread_cond_timedwait and others).
+func absolute(r *unix.PtraceRegs) bool {
+	const waitBitset, command = 9, 0x7f
+	return r.Orig_rax == unix.SYS_FUTEX && r.Rsi&command == waitBitset
 }
 
 // Layout returns how this processor lays out the extended state, of which buf is an example: the kernel writes there which
