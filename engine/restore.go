@@ -75,7 +75,7 @@ func (r *restore) run(ctx context.Context) (root int, err error) {
 		return 0, err
 	}
 	r.stats.RestoreTime, r.stats.PagesRestored = microseconds(began), &r.pages
-	_ = r.tell("post-resume", root) // too late to change anything
+	_ = r.tell("post-resume", 0) // too late to change anything
 	return root, nil
 }
 
@@ -211,12 +211,11 @@ func (r *restore) lastStages() error {
 			return err
 		}
 	}
-	for _, stage := range []string{"post-restore", "network-unlock", "pre-resume"} {
-		if err := r.tell(stage, root); err != nil {
-			return err
-		}
+	// CRIU tells the pid here, and nowhere else; of namespaces and of the network it tells only where a tree has its own.
+	if err := r.tell("post-restore", root); err != nil {
+		return err
 	}
-	return nil
+	return r.tell("pre-resume", 0)
 }
 
 // tell notifies of a stage; whoever is told can refuse to go on.

@@ -20,10 +20,6 @@ import (
 
 // shape carries out the steps of the plan. Steps that follow each other and are done by the same process are one batch.
 func (r *restore) shape(tr *ptrace.Tracer) error {
-	root := r.plan.Tree.Root().PID.Num()
-	if err := errors.Join(r.tell("setup-namespaces", root), r.tell("post-setup-namespaces", root)); err != nil {
-		return err
-	}
 	numbers := r.plan.Numbers()
 	steps := r.plan.Steps
 	for len(steps) > 0 {

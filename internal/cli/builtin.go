@@ -9,22 +9,45 @@ import (
 	"strings"
 
 	"stasis.example/criu"
+	"stasis.example/criu/rpc"
 	builtin "stasis.example/engine"
 )
 
 // openBuiltin makes the built-in engine ready, which logs to stderr.
 func (r *run) openBuiltin(stderr *os.File) (*peer, error) {
+	with := builtin.Settings{Log: cmp.Or(stderr, r.Stderr), Out: r.Stdout}
 	var names []string
 	for _, c := range r.settings.child {
-		if !slices.Contains(names, c.flag) {
-			names = append(names, c.flag)
+		switch c.name {
+		case "file-validation":
+			with.FileValidation = c.value[0]
+		case "ghost-fiemap", "no-ghost-fiemap", "allow-uprobes", "no-allow-uprobes", "deprecated", "no-deprecated", "no-log-pid", "no-stream":
+			// They allow what the engine refuses by name where there is any, or ask for nothing.
+		default:
+			if !slices.Contains(names, c.flag) {
+				names = append(names, c.flag)
+			}
 		}
 	}
 	if len(names) > 0 {
 		return nil, r.refuseBuiltin(strings.Join(names, ", "))
 	}
-	e := builtin.New().With(builtin.Settings{Log: cmp.Or(stderr, r.Stderr)})
-	return &peer{client: criu.New(e), name: e.String()}, nil
+	var t criu.Transport = builtin.New().With(with)
+	if r.settings.sibling {
+		t = asSibling{t}
+	}
+	return &peer{client: criu.New(t), name: t.String()}, nil
+}
+
+// asSibling has what is restored become a child of whoever has started this program: on their behalf it is done.
+type asSibling struct{ criu.Transport }
+
+// Open starts a conversation on behalf of the program that has started this one.
+func (s asSibling) Open(ctx context.Context, call criu.Call) (criu.Conn, error) {
+	if call.Op == rpc.ReqRestore {
+		call.Sibling, call.Caller = true, &criu.Caller{PID: os.Getppid(), Parent: true}
+	}
+	return s.Transport.Open(ctx, call)
 }
 
 // refuseBuiltin is what is said of an action or a flag that the built-in engine does not have.
@@ -41,7 +64,23 @@ func (r *run) wayToCRIU() string {
 }
 
 // builtinFlags are flags that take the criu program, if it is CRIU that is asked.
-func builtinFlags() []string { return []string{"--extra", "--experimental", "--all", "--feature"} }
+func builtinFlags() []string {
+	return []string{"--extra", "--experimental", "--all", "--feature", "--restore-sibling"}
+}
+
+// passOn tells the warnings of an operation that succeeded. CRIU's are for its log; what the built-in engine has to say is
+// what it has left out, or cannot vouch for.
+func (r *run) passOn(log *logSink) {
+	if r.settings.engine.kind != engineBuiltin || r.quietly() || !log.kept || log.path != "" {
+		return
+	}
+	for line := range strings.Lines(log.tail()) {
+		if _, text, ok := strings.Cut(line, "Warn  ("); ok {
+			_, text, _ = strings.Cut(text, "): ")
+			r.say("%s", strings.TrimSpace(text))
+		}
+	}
+}
 
 // checkBuiltin checks what the built-in engine needs; with --extra or --all, also what it can do without.
 func (r *run) checkBuiltin(ctx context.Context) error {

@@ -103,6 +103,7 @@ func (r *run) freeze(ctx context.Context, name string, do func(context.Context, 
 	if err != nil {
 		return err
 	}
+	r.passOn(j.log)
 	r.told(j, name, time.Since(start))
 	return nil
 }

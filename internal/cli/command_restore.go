@@ -50,6 +50,9 @@ func (r *run) restore(ctx context.Context) error {
 	if err := j.verifyPages(); err != nil {
 		return j.refuse(err)
 	}
+	if s.sibling {
+		o.Raw.RstSibling = new(true)
+	}
 	st := &stages{job: j, pidfile: s.pidfile != ""}
 	start := time.Now()
 	if !r.quietly() {
@@ -62,6 +65,7 @@ func (r *run) restore(ctx context.Context) error {
 		st.undo()
 		return j.fail(err)
 	}
+	r.passOn(j.log)
 	r.restored(j, pid, time.Since(start))
 	if child == nil {
 		return nil
