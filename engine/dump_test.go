@@ -37,6 +37,7 @@ var victims = []struct {
 	{name: "threads"},
 	{name: "timers"},
 	{name: "tree"},
+	{name: "vmas"},
 }
 
 // refused are victims that have something that cannot be saved yet.

@@ -39,6 +39,7 @@ var victims = []struct {
 	{name: "threads"},
 	{name: "timers"},
 	{name: "tree"},
+	{name: "vmas"},
 }
 
 // start starts a victim, with a terminal if it wants one.
