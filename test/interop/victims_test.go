@@ -28,6 +28,8 @@ var victims = []struct {
 }{
 	{name: "blocked", args: []string{"1", "3"}, frozen: true},
 	{name: "counter"},
+	{name: "events"},
+	{name: "files"},
 	{name: "interrupted", args: []string{"pause"}},
 	{name: "mem", args: []string{"4"}},
 	{name: "pipes"},

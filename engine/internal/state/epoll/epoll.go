@@ -3,7 +3,7 @@
 //   - Collect: items are in fdinfo; kcmp(KCMP_EPOLL_TFD) tells which file an item is of. An item whose number has been
 //     closed or taken by another file gets the number of another descriptor of its file, as CRIU does it, and is refused where
 //     there is none.
-//   - Apply (to come): epoll_create1 in the engine, but epoll_ctl in a task that has both descriptors, since the kernel knows an
+//   - Apply: epoll_create1 in the engine, but epoll_ctl in a task that has both descriptors, since the kernel knows an
 //     item by file and number; which task, and in which order for epoll files that watch each other, is in plan.Plan.Watches.
 package epoll
 

@@ -6,7 +6,7 @@
 // eventfd2 knows it by, a bit that the flags of a file opened for reading and writing do not have.
 //
 //   - Collect: the counter and, since Linux 6.5, whether it is a semaphore are in fdinfo.
-//   - Apply (to come): eventfd2 in the engine, then fcntl for the flags that eventfd2 does not take; a counter of more than 32
+//   - Apply: eventfd2 in the engine, then fcntl for the flags that eventfd2 does not take; a counter of more than 32
 //     bits is written to it.
 package eventfd
 

@@ -4,8 +4,8 @@
 // It comes before the kinds of files in both directions: it makes the files that they fill, and says what no kind is there for.
 //
 //   - Collect: fdinfo and links of /proc/PID/fd; descriptions that look alike are told apart by kcmp(2).
-//   - Apply (to come): the engine has every file open, once; each task takes what its table names with pidfd_getfd and moves it to
-//     its slot. So a description that was shared is shared again.
+//   - Apply: the engine has every file open, once, and processes inherit them at numbers of ours; each moves what its table
+//     names to its slot. So a description that was shared is shared again. Owners (SIGIO) are set when they are there.
 package fds
 
 import (

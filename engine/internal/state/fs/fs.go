@@ -1,7 +1,7 @@
 // Package fs is the state "root, working directory and umask". In images it is fs-PID.img.
 //
 //   - Collect: the links root and cwd of /proc/PID, and the umask from status.
-//   - Apply (to come): after everything that is opened by name. The root first, since chroot leaves the working directory
+//   - Apply: after everything that is opened by name. The root first, since chroot leaves the working directory
 //     where it is, and fchdir needs no name.
 package fs
 

@@ -3,7 +3,7 @@
 //
 //   - Collect: ends with one inode are of one pipe; content is copied with tee(2) through an end that the engine has
 //     taken, which takes nothing out. In packet mode (O_DIRECT) the bounds of packets are lost, as in CRIU.
-//   - Apply (to come): pipe2 in the engine, ends beyond the first two opened through /proc/self/fd so that each is a description
+//   - Apply: pipe2 in the engine, ends beyond the first two opened through /proc/self/fd so that each is a description
 //     of its own; capacity before content; the end that nobody has is closed last, or readers would see the end too early.
 package pipes
 

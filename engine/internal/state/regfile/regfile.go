@@ -3,7 +3,7 @@
 //
 //   - Collect: fdinfo, the link, and stat of the file through the link. A file whose name is gone or now names
 //     another file is refused until ghosts come. Size and mode are kept to be checked.
-//   - Apply (to come): opened by the engine, once for each entry, under the root that it was given, never with O_CREAT or O_TRUNC,
+//   - Apply: opened by the engine, once for each entry, under the root that it was given, never with O_CREAT or O_TRUNC,
 //     never by a path that leaves it; mode, size and build-id checked as --file-validation says; then the offset. A device is
 //     only opened if the mode in the image says so.
 package regfile

@@ -2,7 +2,7 @@
 //
 //   - Collect: the mask is in fdinfo. What a signalfd would read are the reader's own pending signals, which package
 //     signals has.
-//   - Apply (to come): signalfd4 in the engine; the file has no tie to who made it.
+//   - Apply: signalfd4 in the engine; the file has no tie to who made it.
 package signalfd
 
 import (

@@ -1,8 +1,9 @@
 // Package timerfd is the state "timerfd files". In images they are entries of type TIMERFD in files.img.
 //
-//   - Collect: clock, unread expirations, flags, what is left and the interval are in fdinfo.
-//   - Apply (to come): timerfd_create in the engine, TFD_IOC_SET_TICKS for unread expirations, and timerfd_settime late, so that
-//     little time is lost. What is left is relative; TFD_TIMER_ABSTIME in the flags must not be passed with it.
+//   - Collect: clock, unread expirations, flags, what is left and the interval are in fdinfo; one that stands still until it is
+//     read is made to go on before.
+//   - Apply: timerfd_create in the engine; timerfd_settime and then TFD_IOC_SET_TICKS for unread expirations come late, so that
+//     little time is lost. What is left is relative; with TFD_TIMER_ABSTIME it is counted from the time it is now.
 package timerfd
 
 import (
