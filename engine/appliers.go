@@ -4,11 +4,16 @@ package engine
 
 import (
 	"stasis.example/engine/internal/apply"
+	"stasis.example/engine/internal/state/attrs"
+	"stasis.example/engine/internal/state/creds"
 	"stasis.example/engine/internal/state/epoll"
 	"stasis.example/engine/internal/state/fds"
 	"stasis.example/engine/internal/state/fs"
-	"stasis.example/engine/internal/state/mm"
+	"stasis.example/engine/internal/state/limits"
+	"stasis.example/engine/internal/state/sched"
+	"stasis.example/engine/internal/state/signals"
 	"stasis.example/engine/internal/state/threads"
+	"stasis.example/engine/internal/state/timers"
 	"stasis.example/engine/internal/state/tty"
 )
 
@@ -24,6 +29,7 @@ type applier struct {
 // batches runs when all have added theirs; then the threads are made.
 func alone() []applier {
 	return []applier{
+		{name: "login uid", task: attrs.LoginUID, why: "by way of /proc, before the root directory is another"},
 		{name: "fs", task: fs.Apply, why: "before the credentials: a chroot is a right"},
 		{name: "fds", task: fds.Apply, why: "after all that works with files at our numbers"},
 		{name: "epoll", task: epoll.Apply, why: "when descriptors have their numbers, by which the kernel knows what is watched"},
@@ -38,9 +44,16 @@ func together() []applier {
 		{name: "fds", task: fds.CloseOurs, why: "when no process needs our numbers: several may share a table"},
 		{name: "terminals", task: tty.Apply, why: "when all process groups are there, and before the credentials"},
 		{name: "owners", task: fds.Owners, why: "when everybody who can be an owner is there, and before the credentials"},
+		{name: "signals", task: signals.Apply, thread: signals.ApplyThread, why: "dispositions before what waits: one that ignores empties the queue"},
+		{name: "timers", task: timers.Apply, why: "made before limits, of which they take"},
+		{name: "scheduling", thread: sched.Apply, why: "before credentials"},
+		{name: "attributes", task: attrs.Apply},
+		{name: "limits", thread: limits.Apply, why: "by the last thread, after all that they could forbid, before credentials"},
 		{name: "threads", thread: threads.Apply},
-		{name: "dumpable", thread: mm.Dumpable, why: "after credentials, whose change changes it"},
+		{name: "credentials", task: creds.Look, thread: creds.Apply, why: "after all that takes rights"},
+		{name: "dumpable", thread: attrs.Dumpable, why: "by the last thread, after the credentials of all, whose change clears it"},
 		{name: "death signal", thread: threads.DeathSignal, why: "after credentials, whose change clears it"},
+		{name: "clocks of timers", thread: timers.Arm, why: "by the last thread, late: time goes on for them from then on"},
 		{name: "rseq", thread: threads.Register, why: "the last: the kernel looks at it from then on"},
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"stasis.example/engine/internal/snapshot"
 	"stasis.example/engine/internal/state/mm"
 	"stasis.example/engine/internal/state/regs"
+	"stasis.example/engine/internal/state/signals"
 	"stasis.example/engine/internal/state/threads"
 	"stasis.example/engine/internal/stub"
 )
@@ -238,7 +239,11 @@ func (r *restore) finishTask(t *apply.Task) error {
 	if err != nil {
 		return err
 	}
-	if err := t.Remote.Finish(at, t.Space != nil, nil); err != nil {
+	last, err := signals.Last(t)
+	if err != nil {
+		return err
+	}
+	if err := t.Remote.Finish(at, t.Space != nil, last); err != nil {
 		return err
 	}
 	for _, th := range t.Threads {

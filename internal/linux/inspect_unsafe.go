@@ -72,6 +72,25 @@ func (k *Kernel) Affinity(tid int) ([]uint64, error) {
 	}
 }
 
+// SetAffinity says on which processors a task may run; those that there are not are left out.
+func (k *Kernel) SetAffinity(tid int, mask []uint64) error {
+	if err := k.step("sched_setaffinity"); err != nil {
+		return err
+	}
+	_, _, errno := syscall.RawSyscall(unix.SYS_SCHED_SETAFFINITY, uintptr(tid), uintptr(len(mask)*8), uintptr(unsafe.Pointer(unsafe.SliceData(mask))))
+	return fail("sched_setaffinity", tid, errno)
+}
+
+// SetIOPriority sets what ioprio_set(2) sets, of a task.
+func (k *Kernel) SetIOPriority(tid int, priority uint32) error {
+	if err := k.step("ioprio_set"); err != nil {
+		return err
+	}
+	const who = 1 // IOPRIO_WHO_PROCESS: one thread
+	_, _, errno := syscall.RawSyscall(unix.SYS_IOPRIO_SET, who, uintptr(tid), uintptr(priority))
+	return fail("ioprio_set", tid, errno)
+}
+
 // FileOwner is who is told of input and output on a file: see fcntl(2), F_GETOWN_EX, F_GETSIG and F_GETOWNER_UIDS.
 type FileOwner struct {
 	Type, PID, Signal int

@@ -48,6 +48,9 @@ type Task struct {
 	Table    *snapshot.Table
 	FS       *snapshot.FSContext
 	Handlers *snapshot.Handlers
+
+	// Creds are what its threads have until each gets its own.
+	Creds snapshot.Credentials
 }
 
 // A Thread is a thread that is being made.
@@ -99,4 +102,16 @@ func (t *Task) Run() error {
 		}
 	}
 	return nil
+}
+
+// Last reports whether the thread is the last of its process that has not ended. What is of the whole process, and has to wait
+// until other threads have come to a point, is left to it.
+func (th *Thread) Last() bool {
+	all := th.Task.Threads
+	for i := len(all) - 1; i >= 0; i-- {
+		if !all[i].Exited {
+			return all[i] == th
+		}
+	}
+	return false
 }

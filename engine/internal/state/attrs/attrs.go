@@ -3,7 +3,7 @@
 // extension field there. (Attributes of the address space, such as dumpable, are in package mm.)
 //
 //   - Collect: files of /proc/PID, and prctl and membarrier in the batch of the first thread.
-//   - Apply (to come): personality before the address space is made, since it decides what mmap does; the rest anywhere.
+//   - Apply: personality when the address space is made, since it may add to the protection of mappings; the rest anywhere.
 //     The kernel lets only some write loginuid, and oom_score_adj only upwards without CAP_SYS_RESOURCE: a value that is already
 //     right is not written.
 package attrs

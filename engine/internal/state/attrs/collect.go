@@ -42,20 +42,24 @@ func outside(p *collect.Process) error {
 		return err
 	}
 	p.Task.OOMScoreAdj = new(int32(adj))
-	name := p.Path("coredump_filter")
+	p.Task.CoreFilter, err = coreFilter(p.Path("coredump_filter"))
+	return err
+}
+
+// coreFilter reads a coredump_filter; kernels without core dumps have none.
+func coreFilter(name string) (*uint32, error) {
 	text, err := os.ReadFile(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return nil, nil
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	filter, err := strconv.ParseUint(strings.TrimSpace(string(text)), 16, 32)
 	if err != nil {
-		return fmt.Errorf("%s: %w", name, err)
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	p.Task.CoreFilter = new(uint32(filter))
-	return nil
+	return new(uint32(filter)), nil
 }
 
 func inside(p *collect.Process) {

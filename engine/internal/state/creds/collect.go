@@ -9,6 +9,7 @@ import (
 
 	"stasis.example/engine/internal/collect"
 	"stasis.example/engine/internal/snapshot"
+	"stasis.example/internal/proc"
 )
 
 // Collect reads the status of each thread, and asks for the securebits.
@@ -18,12 +19,7 @@ func Collect(t *collect.Tree) error {
 		if err != nil {
 			return err
 		}
-		th.Snapshot.Creds = snapshot.Credentials{
-			UID: s.UID.Real, EUID: s.UID.Effective, SUID: s.UID.Saved, FSUID: s.UID.FS,
-			GID: s.GID.Real, EGID: s.GID.Effective, SGID: s.GID.Saved, FSGID: s.GID.FS, Groups: s.Groups,
-			Inheritable: snapshot.Capabilities(s.CapInh), Permitted: snapshot.Capabilities(s.CapPrm), Effective: snapshot.Capabilities(s.CapEff),
-			Bounding: snapshot.Capabilities(s.CapBnd), Ambient: snapshot.Capabilities(s.CapAmb), NoNewPrivs: s.NoNewPrivs,
-		}
+		th.Snapshot.Creds = of(s)
 		call := th.Inside.Call(unix.SYS_PRCTL, collect.Num(unix.PR_GET_SECUREBITS))
 		th.Inside.Then(func(r *collect.Results) error {
 			bits, err := r.Value(call)
@@ -35,4 +31,14 @@ func Collect(t *collect.Tree) error {
 		})
 	}
 	return nil
+}
+
+// of returns what /proc tells of a thread: all but the securebits.
+func of(s *proc.Status) snapshot.Credentials {
+	return snapshot.Credentials{
+		UID: s.UID.Real, EUID: s.UID.Effective, SUID: s.UID.Saved, FSUID: s.UID.FS,
+		GID: s.GID.Real, EGID: s.GID.Effective, SGID: s.GID.Saved, FSGID: s.GID.FS, Groups: s.Groups,
+		Inheritable: snapshot.Capabilities(s.CapInh), Permitted: snapshot.Capabilities(s.CapPrm), Effective: snapshot.Capabilities(s.CapEff),
+		Bounding: snapshot.Capabilities(s.CapBnd), Ambient: snapshot.Capabilities(s.CapAmb), NoNewPrivs: s.NoNewPrivs,
+	}
 }

@@ -2,9 +2,9 @@
 // modules. In images it is in thread_core of core-TID.img.
 //
 //   - Collect: status of each thread, and securebits by prctl in its batch.
-//   - Apply (to come) late, since what comes after it is done with fewer rights, in this order: groups, group ids, securebits with
-//     keep-caps added, user ids, file system ids, capabilities (bounding, then the others, ambient last), securebits as they were,
-//     no_new_privs. Changing ids clears the parent-death signal and dumpable, which come after.
+//   - Apply late, since what comes after it is done with fewer rights, in this order: inheritable capabilities, the bounding set,
+//     groups, group ids, keep-caps, user ids, file system ids, ambient capabilities, securebits, the other capabilities, no_new_privs.
+//     Changing ids clears the parent-death signal and dumpable, which come after.
 package creds
 
 import (

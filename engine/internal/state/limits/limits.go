@@ -2,7 +2,7 @@
 //
 //   - Collect reads /proc/PID/limits, which needs no capability; prlimit needs CAP_SYS_RESOURCE for processes of
 //     other users.
-//   - Apply (to come): prlimit, after all that a limit could forbid (descriptors, memory, timers) and before the credentials.
+//   - Apply: prlimit by the process itself, after all that a limit could forbid (descriptors, memory, timers) and before the credentials.
 package limits
 
 import (

@@ -183,9 +183,11 @@ func Seal(t *apply.Task) error {
 		unix.SYS_PRCTL, apply.Num(unix.PR_SET_MM), apply.Num(prSetMMMap),
 		apply.Words(s.StartCode, s.EndCode, s.StartData, s.EndData, s.StartBrk, s.Brk, s.StartStack, s.ArgStart, s.ArgEnd,
 			s.EnvStart, s.EnvEnd, 0, uint64(8*len(s.Auxv))|uint64(exe)<<32), apply.Num(mmMapSize), apply.Num(0))
+	disable := 0 // also where it is so: ours was inherited
 	if s.THPDisabled {
-		t.Batch.Do("PR_SET_THP_DISABLE", unix.SYS_PRCTL, apply.Num(unix.PR_SET_THP_DISABLE), apply.Num(1))
+		disable = 1
 	}
+	t.Batch.Do("PR_SET_THP_DISABLE", unix.SYS_PRCTL, apply.Num(unix.PR_SET_THP_DISABLE), apply.Num(disable))
 	return nil
 }
 
@@ -220,22 +222,6 @@ func lock(t *apply.Task, s *snapshot.Space) {
 	case snapshot.LockOnFault:
 		t.Batch.Do("mlockall", unix.SYS_MLOCKALL, apply.Num(unix.MCL_FUTURE|unix.MCL_ONFAULT))
 	}
-}
-
-// Dumpable says whether others may look at the process. What changes credentials changes it too, so it comes after them.
-func Dumpable(th *apply.Thread) error {
-	s := th.Task.Space
-	if s == nil || !th.Leader() {
-		return nil
-	}
-	dumpable := s.Dumpable
-	if dumpable > 1 {
-		// Only the kernel itself can say that a core file is for root alone (fs.suid_dumpable). To others it is the same.
-		th.Task.Tree.Note("%s: it leaves no core file for root any more (PR_SET_DUMPABLE is %d, and becomes 0)", th.Where(), dumpable)
-		dumpable = 0
-	}
-	th.Batch.Do("prctl(PR_SET_DUMPABLE)", unix.SYS_PRCTL, apply.Num(unix.PR_SET_DUMPABLE), apply.Num(dumpable))
-	return nil
 }
 
 // SyscallAt finds an instruction that makes a system call in memory that the process has got: in its vDSO, or else in its program.

@@ -3,7 +3,7 @@
 //
 //   - Encode sets the version; kinds that write what CRIU cannot read raise it. So this kind is encoded before them.
 //   - Collect reads ns/ and cgroup of itself, and the clocks.
-//   - Apply (to come) has nothing to do; timers and sleeps are relative, or of the machine's own clocks.
+//   - Apply has nothing to do; timers and sleeps are relative, or of the machine's own clocks.
 package origin
 
 import (

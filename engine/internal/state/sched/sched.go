@@ -3,7 +3,7 @@
 // is in an extension field there.
 //
 //   - Collect: sched_getattr, sched_getaffinity, ioprio_get, /proc/PID/timerslack_ns; all from outside.
-//   - Apply (to come) from outside, before the credentials are taken away. Processors that this machine does not have are left
+//   - Apply from outside, before the credentials are taken away. Processors that this machine does not have are left
 //     out; a set of which none is left is no reason to fail.
 package sched
 

@@ -3,9 +3,10 @@
 //
 //   - Collect: rt_sigaction for all signals in one batch; the mask with PTRACE_GETSIGMASK before anything is run in
 //     the thread; queues with PTRACE_PEEKSIGINFO. A signal that arrives while the thread is being stopped is put back first.
-//   - Apply (to come): dispositions after everything that raises signals by itself (children that die), and after SIGCHLD has
+//   - Apply: dispositions after everything that raises signals by itself (children that die), and after SIGCHLD has
 //     been set to SIG_DFL for a moment, which flushes what they raised; queues with rt_sigqueueinfo and rt_tgsigqueueinfo from the
-//     task itself, in the order of the list; the mask is part of what is set last, with the registers.
+//     task itself, in the order of the list; what concerns SIGTRAP, by which tables of calls end, when none is run any more; the
+//     mask is part of what is set last, with the registers.
 package signals
 
 import (
