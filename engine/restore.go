@@ -158,11 +158,19 @@ func (r *restore) start(tr *ptrace.Tracer) error {
 	area.End = area.Start + stub.AreaSize
 	r.files.Place(r.plan.Tree)
 	first, _ := r.files.Range()
-	original, err := stub.Start(tr, &stub.Layout{Area: area, Files: r.files.All(), FirstFile: first, Sibling: r.sibling})
+	layout, number := &stub.Layout{Area: area, Files: r.files.All(), FirstFile: first}, r.plan.Tree.Root().PID.Num()
+	if r.sibling {
+		root, err := stub.StartSibling(tr, layout, number)
+		if err == nil {
+			r.made[number] = root
+		}
+		return err
+	}
+	original, err := stub.Start(tr, layout)
 	if err != nil {
 		return err
 	}
-	made, err := original.Fork([]stub.Child{{PID: r.plan.Tree.Root().PID.Num(), Flags: unix.CLONE_PARENT | stub.ClearHandlers}})
+	made, err := original.Fork([]stub.Child{{PID: number, Flags: unix.CLONE_PARENT | stub.ClearHandlers}})
 	for _, p := range made {
 		r.made[p.PID] = p
 	}

@@ -25,11 +25,7 @@ func swrkOf(transport string) *criu.Swrk {
 
 func TestConformanceOfSwrk(t *testing.T) {
 	eachEngine(t, func(t *testing.T, transport string) {
-		can := criutest.Everything
-		if transport == builtin {
-			can = remote // a tree as the client's child is yet to come
-		}
-		criutest.Run(t, criutest.Target{Can: can, Real: func(testing.TB) criutest.Client { return criu.New(swrkOf(transport)) }})
+		criutest.Run(t, criutest.Target{Can: criutest.Everything, Real: func(testing.TB) criutest.Client { return criu.New(swrkOf(transport)) }})
 	})
 }
 

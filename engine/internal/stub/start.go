@@ -7,11 +7,14 @@ import (
 	"fmt"
 	"os"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"stasis.example/engine/internal/ptrace"
+	"stasis.example/engine/internal/remote"
 	"stasis.example/engine/internal/snapshot"
+	"stasis.example/internal/linux"
 )
 
 // Layout is what the program and all that comes of it have in common.
@@ -22,8 +25,6 @@ type Layout struct {
 	// these numbers.
 	Files     []*os.File
 	FirstFile int
-	// Sibling makes the root a child of our parent instead of our own.
-	Sibling bool
 }
 
 // File returns the number that a file has in the processes.
@@ -49,6 +50,44 @@ func Start(t *ptrace.Tracer, l *Layout) (*Process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start a process: %w", err)
 	}
+	return take(t, l, pid)
+}
+
+// StartSibling starts the program as a child of our parent, under a number of its own. It is the root itself and not what the root
+// is copied from: only we can make a child of our parent's, and what ends there is our parent's to wait for.
+func StartSibling(t *ptrace.Tracer, l *Layout, pid int) (*Process, error) {
+	program, err := memoryProgram(l)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(program)
+	const grace = time.Minute
+	s := &linux.Sibling{PID: pid, Program: program, Name: programName, FirstFile: l.FirstFile, Grace: grace}
+	for _, f := range l.Files {
+		s.Files = append(s.Files, int(f.Fd()))
+	}
+	made, err := linux.StartSibling(s)
+	for deadline := time.Now().Add(idPatience); errors.Is(err, unix.EEXIST) && !idInUse(pid) && time.Now().Before(deadline); {
+		t.Kernel().Pause(int64(time.Millisecond)) // as in clone
+		made, err = linux.StartSibling(s)
+	}
+	if err != nil {
+		return nil, cloneError(pid, err)
+	}
+	p, err := take(t, l, made)
+	if err != nil {
+		return nil, err
+	}
+	// Now it ends with us, and not by its timer.
+	calls := []Call{NewCall(unix.SYS_SETITIMER, unix.ITIMER_REAL, 0, 0)}
+	if err := errors.Join(p.Run(calls), remote.Must(calls)); err != nil {
+		return nil, errors.Join(err, p.Destroy())
+	}
+	return p, nil
+}
+
+// take takes hold of the program when it has been started.
+func take(t *ptrace.Tracer, l *Layout, pid int) (*Process, error) {
 	p := &Process{PID: pid, tracer: t, layout: l}
 	th, err := t.Seize(pid)
 	if err == nil {
@@ -56,7 +95,7 @@ func Start(t *ptrace.Tracer, l *Layout) (*Process, error) {
 		err = p.settle()
 	} else {
 		err = errors.Join(err, unix.Kill(pid, unix.SIGKILL))
-		_, _ = unix.Wait4(pid, nil, unix.WALL, nil)
+		_, _ = unix.Wait4(pid, nil, unix.WALL, nil) // if it is ours to wait for
 		return nil, err
 	}
 	if err != nil {
@@ -86,8 +125,11 @@ func (p *Process) settle() error {
 	return p.Write(p.layout.Area.Start+codeAt, loop)
 }
 
-// spawn starts the program from anonymous memory: what comes of it must have no trace of a file.
-func spawn(l *Layout) (int, error) {
+// programName is what the program is called.
+const programName = "stasis"
+
+// memoryProgram puts the program into anonymous memory: what comes of it must have no trace of a file.
+func memoryProgram(l *Layout) (int, error) {
 	fd, err := unix.MemfdCreate("stasis", unix.MFD_CLOEXEC)
 	if err != nil {
 		return 0, fmt.Errorf("memfd_create: %w", err)
@@ -99,11 +141,21 @@ func spawn(l *Layout) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("a descriptor above %d: %w", l.FirstFile+2*len(l.Files), err)
 	}
-	defer unix.Close(high)
 	text := program(l.Area.Start, l.Area.Len())
 	if n, err := unix.Write(high, text); err != nil || n != len(text) {
+		_ = unix.Close(high)
 		return 0, fmt.Errorf("write the program: %w", err)
 	}
+	return high, nil
+}
+
+// spawn starts the program.
+func spawn(l *Layout) (int, error) {
+	high, err := memoryProgram(l)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(high)
 	files := make([]uintptr, l.FirstFile+len(l.Files))
 	for i := range files {
 		files[i] = ^uintptr(0)
@@ -115,10 +167,7 @@ func spawn(l *Layout) (int, error) {
 		// Until it is traced, it dies with the thread that starts it, which is the tracer.
 		Pdeathsig: unix.SIGKILL,
 	}}
-	if l.Sibling {
-		attr.Sys.Cloneflags = unix.CLONE_PARENT
-	}
-	pid, err := syscall.ForkExec(fmt.Sprintf("/proc/self/fd/%d", high), []string{"stasis"}, attr)
+	pid, err := syscall.ForkExec(fmt.Sprintf("/proc/self/fd/%d", high), []string{programName}, attr)
 	if err != nil {
 		return 0, err
 	}
