@@ -5,55 +5,47 @@ package engine
 import (
 	"fmt"
 
-	"golang.org/x/sys/unix"
-
 	"stasis.example/engine/internal/apply"
+	"stasis.example/engine/internal/pages"
 	"stasis.example/engine/internal/plan"
 	"stasis.example/engine/internal/snapshot"
-	"stasis.example/engine/internal/stub"
 )
+
+// fates are those of the plan, as package pages has them.
+var fates = [...]pages.Fate{plan.Write: pages.FillWrite, plan.Keep: pages.FillKeep, plan.Drop: pages.FillDrop}
 
 // fillPages gives a process its pages.
 func (r *restore) fillPages(t *apply.Task, m *plan.Memory) error {
-	buf := make([]byte, 1<<20)
+	f := &pages.Filler{Kernel: r.kernel, Process: t.Remote, Space: t.Space, Expect: m.Pages * pages.Size, Inherited: m.Inherit}
 	err := r.plan.Walk(r.dir, m, func(run plan.Run) error {
-		v := vmaAt(t.Space, run.Start)
-		switch {
-		case v == nil || v.Kind.OfKernel() || run.Fate == plan.Keep:
-			return nil
-		case run.Fate == plan.Drop:
-			calls := []stub.Call{stub.NewCall(unix.SYS_MADVISE, run.Start, run.Len(), unix.MADV_DONTNEED)}
-			return t.Remote.Run(calls)
-		}
-		r.pages += run.Len() / 4096
-		for at := run.Start; at < run.End; {
-			v := vmaAt(t.Space, at)
-			b := buf[:min(uint64(len(buf)), min(run.End, v.End)-at)]
-			if _, err := run.File.ReadAt(b, run.Offset+int64(at-run.Start)); err != nil {
-				return err
-			}
-			write := t.Remote.Write
-			if v.Prot&unix.PROT_WRITE == 0 {
-				write = t.Remote.Force
-			}
-			if err := write(at, b); err != nil {
-				return err
-			}
-			at += uint64(len(b))
-		}
-		return nil
-	})
+		// The kernel has made its own. A run may begin in one of these mappings and go on in another.
+		return outsideKernel(t.Space, run.Range, func(part snapshot.Range) error {
+			return f.Add(pages.FillRun{Range: part, Fate: fates[run.Fate], File: run.File, Offset: run.Offset + int64(part.Start-run.Start)})
+		})
+	}, f.Finish)
+	r.pages += f.Written
 	if err != nil {
 		return fmt.Errorf("%s: pages: %w", t.Where(), err)
 	}
 	return nil
 }
 
-func vmaAt(s *snapshot.Space, addr uint64) *snapshot.VMA {
+// outsideKernel calls a function with the parts of a range that are in no mapping of the kernel's.
+func outsideKernel(s *snapshot.Space, r snapshot.Range, f func(snapshot.Range) error) error {
 	for i := range s.VMAs {
-		if v := &s.VMAs[i]; addr >= v.Start && addr < v.End {
-			return v
+		v := &s.VMAs[i]
+		if !v.Kind.OfKernel() || v.End <= r.Start || v.Start >= r.End {
+			continue
 		}
+		if v.Start > r.Start {
+			if err := f(snapshot.Range{Start: r.Start, End: v.Start}); err != nil {
+				return err
+			}
+		}
+		r.Start = min(v.End, r.End)
 	}
-	return nil
+	if r.Start == r.End {
+		return nil
+	}
+	return f(r)
 }

@@ -42,7 +42,7 @@ func (k *Kernel) copyMemory(name string, nr uintptr, tid int, addr uint64, buf [
 // that is forbidden (proc_mem.force_override=never, Linux 6.12) by ptrace.
 func (k *Kernel) ForceMemory(tid int, addr uint64, data []byte) error {
 	err := k.writeProcMem(tid, addr, data)
-	if errors.Is(err, unix.EIO) || errors.Is(err, unix.EFAULT) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
+	if forbidden(err) {
 		return k.Poke(tid, addr, data)
 	}
 	return err
@@ -119,4 +119,63 @@ func (k *Kernel) PagemapScan(fd int, scan *PagemapScan) (int, error) {
 	n, _, errno := syscall.Syscall(unix.SYS_IOCTL, uintptr(fd), uintptr(request), uintptr(unsafe.Pointer(&arg)))
 	scan.WalkEnd = arg.walkEnd
 	return int(n), fail(name, 0, errno)
+}
+
+// MaxParts is how many parts one call takes (UIO_MAXIOV).
+const MaxParts = 1024
+
+// A Part is content for memory of a task at an address.
+type Part struct {
+	Addr uint64
+	Data []byte
+}
+
+// WriteParts is WriteMemory of up to MaxParts parts, none of them empty, by as few calls as the kernel allows.
+func (k *Kernel) WriteParts(tid int, parts []Part) error {
+	const name = "process_vm_writev"
+	local, remote := make([]unix.Iovec, len(parts)), make([]unix.RemoteIovec, len(parts))
+	for i, p := range parts {
+		local[i].Base = &p.Data[0]
+		local[i].SetLen(len(p.Data))
+		remote[i] = unix.RemoteIovec{Base: uintptr(p.Addr), Len: len(p.Data)}
+	}
+	for len(parts) > 0 {
+		if err := k.step(name); err != nil {
+			return err
+		}
+		n, _, errno := syscall.Syscall6(unix.SYS_PROCESS_VM_WRITEV, uintptr(tid),
+			uintptr(unsafe.Pointer(&local[0])), uintptr(len(parts)), uintptr(unsafe.Pointer(&remote[0])), uintptr(len(parts)), 0)
+		if errno != 0 {
+			return fmt.Errorf("%d bytes at %#x: %w", remote[0].Len, remote[0].Base, fail(name, tid, errno))
+		}
+		done := int(n)
+		for len(parts) > 0 && done >= remote[0].Len {
+			done -= remote[0].Len
+			local, remote, parts = local[1:], remote[1:], parts[1:]
+		}
+		if done > 0 {
+			first := parts[0].Data[len(parts[0].Data)-remote[0].Len+done:]
+			local[0].Base = &first[0]
+			local[0].SetLen(len(first))
+			remote[0] = unix.RemoteIovec{Base: remote[0].Base + uintptr(done), Len: len(first)}
+		}
+	}
+	return nil
+}
+
+// ForceInto is ForceMemory by way of a descriptor of /proc/PID/mem that is open for writing.
+func (k *Kernel) ForceInto(mem *os.File, tid int, addr uint64, data []byte) error {
+	if err := k.step("pwrite /proc/PID/mem"); err != nil {
+		return err
+	}
+	_, err := io.NewOffsetWriter(mem, int64(addr)).Write(data)
+	if forbidden(err) {
+		return k.Poke(tid, addr, data)
+	}
+	return err
+}
+
+// forbidden reports whether /proc/PID/mem may not be written, or not there.
+func forbidden(err error) bool {
+	return errors.Is(err, unix.EIO) || errors.Is(err, unix.EFAULT) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM)
 }

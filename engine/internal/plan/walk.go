@@ -27,13 +27,14 @@ const (
 type Run struct {
 	snapshot.Range
 	Fate   Fate
-	File   image.File // of Write: the pages file, which is open until Walk returns
+	File   image.File // of Write: the pages file, which is open until done returns
 	Offset int64      // of Write: of the first page in File
 }
 
 // Walk tells for all pages of a space, in order of addresses, what becomes of them when the space is filled. Pages that may be
-// shared with the process From are compared, as the images have them; others are not looked at.
-func (p *Plan) Walk(d image.Dir, m *Memory, yield func(Run) error) error {
+// shared with the process From are compared, as the images have them; others are not looked at. At the end, while the files of the
+// runs are still open, done is called with what went wrong, if anything did, and what it returns is what Walk returns.
+func (p *Plan) Walk(d image.Dir, m *Memory, yield func(Run) error, done func(error) error) error {
 	w := &walker{pageSize: p.Tree.PageSize, yield: yield}
 	open := func(pid int) (*runs, error) {
 		c, err := image.OpenChain(d, image.Pagemap, uint64(pid), p.Tree.PageSize, image.Limits{})
@@ -41,17 +42,22 @@ func (p *Plan) Walk(d image.Dir, m *Memory, yield func(Run) error) error {
 	}
 	var err error
 	if w.mine, err = open(m.PID); err != nil {
-		return err
+		return done(err)
 	}
 	defer w.mine.chain.Close()
 	if m.From != 0 {
 		if w.theirs, err = open(p.owner(m.From)); err != nil {
-			return err
+			return done(err)
 		}
 		defer w.theirs.chain.Close()
 	}
+	return done(w.all(m.Inherit))
+}
+
+// all walks over the space.
+func (w *walker) all(inherit []snapshot.Range) error {
 	at := uint64(0)
-	for _, r := range m.Inherit {
+	for _, r := range inherit {
 		if err := w.write(at, r.Start); err != nil {
 			return err
 		}

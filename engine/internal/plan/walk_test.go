@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 
@@ -67,7 +68,7 @@ func TestWalk(t *testing.T) {
 				}
 				got = append(got, text)
 				return nil
-			})
+			}, same)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -101,7 +102,7 @@ func TestWalkGolden(t *testing.T) {
 					kept += r.Len() / 4096
 				}
 				return nil
-			})
+			}, same)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -109,6 +110,26 @@ func TestWalkGolden(t *testing.T) {
 			if pages != m.Pages || kept != m.Shareable {
 				t.Errorf("%s: %d: %d pages of %d, %d kept of %d", g.name, m.PID, pages, m.Pages, kept, m.Shareable)
 			}
+		}
+	}
+}
+
+func same(err error) error { return err }
+
+// What goes wrong comes to done, and what done says comes back.
+func TestWalkFails(t *testing.T) {
+	d := image.NewMemDir(nil)
+	pagesOf(t, d, 7, 0x10000, "abc")
+	p := &Plan{Tree: &snapshot.Tree{PageSize: 4096}}
+	broken, wrapped := errors.New("broken"), errors.New("wrapped")
+	for _, pid := range []int{7, 8} {
+		var told error
+		err := p.Walk(d, &Memory{PID: pid}, func(Run) error { return broken }, func(err error) error {
+			told = err
+			return errors.Join(wrapped, err)
+		})
+		if told == nil || errors.Is(told, broken) != (pid == 7) || !errors.Is(err, wrapped) || !errors.Is(err, told) {
+			t.Errorf("process %d: done is told %v, Walk returns %v", pid, told, err)
 		}
 	}
 }
