@@ -36,8 +36,8 @@ class Features(ctypes.Structure):
     _fields_ = [("mem_track", ctypes.c_bool), ("lazy_pages", ctypes.c_bool), ("pidfd_store", ctypes.c_bool)]
 f = Features(True, True, True)
 expect("feature check", c.criu_feature_check(ctypes.byref(f), ctypes.sizeof(f)), 0)
-if not f.pidfd_store:
-    sys.exit("no pidfd_store")
+if f.pidfd_store != (sys.argv[5] == "true"):
+    sys.exit("pidfd_store: %r" % f.pidfd_store)
 notes = []
 @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 def notify(action, arg):
@@ -61,12 +61,70 @@ expect("restore", c.criu_restore(), pid)
 expect("dump of nobody", (c.criu_set_pid(4194303), c.criu_dump())[1], -52)
 `
 
+// ownLibrary is the C library of this project.
+func ownLibrary(t testing.TB) string {
+	t.Helper()
+	path := filepath.Join(testkit.SourceRoot(), "bin", "libcriu.so.2")
+	testkit.Need(t, testkit.Feature("bin/libcriu.so.2", func() error {
+		if _, err := os.Stat(path); err != nil {
+			return testkit.Missing("make build has not made it")
+		}
+		return nil
+	}))
+	return path
+}
+
+// A C program has a process restored as its own child, by a swrk child that its library starts.
+const libcriuChild = `
+import ctypes, os, sys
+lib, program, images, pid = sys.argv[1], sys.argv[2].encode(), sys.argv[3], int(sys.argv[4])
+c = ctypes.CDLL(lib)
+if c.criu_init_opts() != 0:
+    sys.exit("init")
+c.criu_set_service_binary(program)
+if c.criu_get_version() < 30000:
+    sys.exit("version")
+fd = os.open(images, os.O_RDONLY | os.O_DIRECTORY)
+c.criu_set_images_dir_fd(fd)
+c.criu_set_log_file(b"libcriu.log")
+c.criu_set_pid(pid)
+if c.criu_dump() != 0:
+    sys.exit("dump")
+print("dumped", flush=True)
+sys.stdin.readline()
+if c.criu_restore_child() != pid:
+    sys.exit("restore")
+if open("/proc/self/task/%d/children" % os.getpid()).read().split() != [str(pid)]:
+    sys.exit("the children: " + open("/proc/self/task/%d/children" % os.getpid()).read())
+`
+
+func TestLibcriuRestoresChild(t *testing.T) {
+	testkit.Need(t, testkit.CRIU, testkit.Python, testkit.VictimProgram("counter"))
+	debians, ours := testkit.ToolPath(t, "criu", "libcriu", "libcriu.so.2"), ownLibrary(t)
+	eachEngine(t, func(t *testing.T, transport string) {
+		t.Setenv(swrkVariable, transport)
+		for name, lib := range map[string]string{"debian's": debians, "ours": ours} {
+			t.Run(name, func(t *testing.T) {
+				v := testkit.StartVictim(t, "counter")
+				runClient(t, v, libcriuChild, lib, testProgram(t), t.TempDir(), strconv.Itoa(v.Pid))
+			})
+		}
+	})
+}
+
 func TestLibcriu(t *testing.T) {
-	testkit.Need(t, testkit.Root, testkit.CRIU, testkit.Python, testkit.VictimProgram("counter"))
-	lib := testkit.ToolPath(t, "criu", "libcriu", "libcriu.so.2")
-	s := startServer(t, testkit.CRIUPath(t), "")
-	v := testkit.StartVictim(t, "counter")
-	runClient(t, v, libcriuClient, lib, s.socket, t.TempDir(), strconv.Itoa(v.Pid))
+	testkit.Need(t, testkit.CRIU, testkit.Python, testkit.VictimProgram("counter"))
+	debians := testkit.ToolPath(t, "criu", "libcriu", "libcriu.so.2")
+	ours := ownLibrary(t)
+	eachEngine(t, func(t *testing.T, transport string) {
+		s := startServer(t, transport, "")
+		for name, lib := range map[string]string{"debian's": debians, "ours": ours} {
+			t.Run(name, func(t *testing.T) {
+				v := testkit.StartVictim(t, "counter")
+				runClient(t, v, libcriuClient, lib, s.socket, t.TempDir(), strconv.Itoa(v.Pid), strconv.FormatBool(transport != builtin))
+			})
+		}
+	})
 }
 
 const pycriuClient = `
@@ -88,16 +146,18 @@ if c.restore().pid != pid:
 `
 
 func TestPycriu(t *testing.T) {
-	testkit.Need(t, testkit.Root, testkit.CRIU, testkit.VictimProgram("counter"), testkit.Feature("python3-protobuf", func() error {
+	testkit.Need(t, testkit.CRIU, testkit.VictimProgram("counter"), testkit.Feature("python3-protobuf", func() error {
 		if err := exec.Command(testkit.PythonPath, "-c", "import google.protobuf").Run(); err != nil {
 			return testkit.Missing("python3 cannot import google.protobuf")
 		}
 		return nil
 	}))
 	dir := testkit.ToolPath(t, "criu", "python")
-	s := startServer(t, testkit.CRIUPath(t), "")
-	v := testkit.StartVictim(t, "counter")
-	runClient(t, v, pycriuClient, dir, s.socket, t.TempDir(), strconv.Itoa(v.Pid))
+	eachEngine(t, func(t *testing.T, transport string) {
+		s := startServer(t, transport, "")
+		v := testkit.StartVictim(t, "counter")
+		runClient(t, v, pycriuClient, dir, s.socket, t.TempDir(), strconv.Itoa(v.Pid))
+	})
 }
 
 // runClient runs a client that says when it has dumped the victim and goes on to restore it.

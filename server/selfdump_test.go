@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -22,6 +23,7 @@ type selfDumper struct {
 	Dir     string
 	Service string // the socket
 	Swrk    string // or the transport behind a swrk child
+	Lib     string // not this program asks, but Python by a C library
 	Running bool   // left running
 	UID     uint32
 }
@@ -53,6 +55,27 @@ func (h *selfDumper) run() error {
 	return f.Close()
 }
 
+// libcriuSelfDump is the same in C, or nearly so.
+const libcriuSelfDump = `
+import ctypes, os, sys
+lib, socket, dir, running = sys.argv[1], sys.argv[2].encode(), sys.argv[3], sys.argv[4] == "true"
+c = ctypes.CDLL(lib)
+if c.criu_init_opts() != 0:
+    sys.exit("init")
+c.criu_set_service_address(socket)
+fd = os.open(dir + "/images", os.O_RDONLY | os.O_DIRECTORY)
+c.criu_set_images_dir_fd(fd)
+c.criu_set_log_file(b"dump.log")
+c.criu_set_leave_running(running)
+n = c.criu_dump()
+if n not in (0, 1):
+    sys.exit("dump: %d" % n)
+with open(dir + ("/restored" if n else "/dumped"), "w") as f:
+    f.write(str(os.getpid()))
+if n:
+    open(dir + "/leave").close()
+`
+
 func (h *selfDumper) images() string { return filepath.Join(h.Dir, "images") }
 
 // start starts the process in a session of its own, with its output in a file.
@@ -79,7 +102,12 @@ func (h *selfDumper) start(t *testing.T) *testkit.Process {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := as(exec.Command(testProgram(t), wordSelf, string(text)), h.UID)
+	cmd := exec.Command(testProgram(t), wordSelf, string(text))
+	if h.Lib != "" {
+		cmd = exec.Command(testkit.PythonPath, "-c", libcriuSelfDump, h.Lib, h.Service, h.Dir, strconv.FormatBool(h.Running))
+		cmd.Env = append(os.Environ(), "LD_LIBRARY_PATH="+filepath.Dir(h.Lib))
+	}
+	as(cmd, h.UID)
 	cmd.Stdout, cmd.Stderr, cmd.Dir = output, output, "/"
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -128,7 +156,7 @@ func (h *selfDumper) restored(t *testing.T, by criu.Transport, pid int) {
 // the answer on the socket on which they had asked. It runs in a pid namespace of its own, since a Go program has many threads,
 // whose numbers somebody else has soon on a busy machine.
 func TestSelfDumpBuiltin(t *testing.T) {
-	testkit.Need(t, testkit.Root, testkit.CRIU, testkit.NoRaceDetector)
+	testkit.Need(t, testkit.Root, testkit.CRIU, testkit.Python, testkit.NoRaceDetector)
 	if os.Getpid() != 1 {
 		cmd := testkit.InNamespaces(t.Context(), t, testProgram(t), "-test.run=^TestSelfDumpBuiltin$", "-test.v", "-test.timeout=120s")
 		if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS: TestSelfDumpBuiltin ") {
@@ -148,6 +176,8 @@ func TestSelfDumpBuiltin(t *testing.T) {
 		{"swrk", selfDumper{Swrk: builtin}},
 		{"swrk, left running", selfDumper{Swrk: builtin, Running: true}},
 		{"service, of a user", selfDumper{UID: mallory, Running: true}},
+		{"Debian's libcriu", selfDumper{Lib: testkit.ToolPath(t, "criu", "libcriu", "libcriu.so.2")}},
+		{"our libcriu", selfDumper{Lib: ownLibrary(t), Running: true}},
 	} {
 		for restorer, transport := range by {
 			t.Run(tc.name+", restored by "+restorer, func(t *testing.T) {

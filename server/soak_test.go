@@ -18,13 +18,15 @@ const soakVariable = "SERVER_TEST_SOAK"
 
 // Many clients at once, each with a process of its own: none is lost, and the service has no more descriptors after than
 // before.
-func TestManyClients(t *testing.T) {
-	testkit.Need(t, testkit.Root, testkit.CRIU, testkit.VictimProgram("counter"))
+func TestManyClients(t *testing.T) { eachEngine(t, manyClients) }
+
+func manyClients(t *testing.T, transport string) {
+	testkit.Need(t, testkit.VictimProgram("counter"))
 	clients, rounds := 10, 1
 	if n, err := strconv.Atoi(os.Getenv(soakVariable)); err == nil {
 		clients, rounds = 50, n
 	}
-	s := startServer(t, testkit.CRIUPath(t), "")
+	s := startServer(t, transport, "")
 	client := criu.New(&criu.Service{Path: s.socket})
 	if _, err := client.Version(t.Context()); err != nil {
 		t.Fatal(err)
@@ -78,9 +80,11 @@ func descriptors(t *testing.T) int {
 }
 
 // Two clients that dump one process: one of them does, the other is told why it cannot, and the process lives.
-func TestTwoDumpsOfOneProcess(t *testing.T) {
-	testkit.Need(t, testkit.Root, testkit.CRIU, testkit.VictimProgram("counter"))
-	s := startServer(t, testkit.CRIUPath(t), "")
+func TestTwoDumpsOfOneProcess(t *testing.T) { eachEngine(t, twoDumpsOfOneProcess) }
+
+func twoDumpsOfOneProcess(t *testing.T, transport string) {
+	testkit.Need(t, testkit.VictimProgram("counter"))
+	s := startServer(t, transport, "")
 	v := testkit.StartVictim(t, "counter")
 	client := criu.New(&criu.Service{Path: s.socket})
 	second := make(chan error, 1)
@@ -99,9 +103,11 @@ func TestTwoDumpsOfOneProcess(t *testing.T) {
 }
 
 // A client that is gone when its process is frozen: the dump is undone, and the process lives.
-func TestClientThatDiesInItsDump(t *testing.T) {
-	testkit.Need(t, testkit.Root, testkit.CRIU, testkit.VictimProgram("counter"))
-	s := startServer(t, testkit.CRIUPath(t), "")
+func TestClientThatDiesInItsDump(t *testing.T) { eachEngine(t, clientThatDiesInItsDump) }
+
+func clientThatDiesInItsDump(t *testing.T, transport string) {
+	testkit.Need(t, testkit.VictimProgram("counter"))
+	s := startServer(t, transport, "")
 	v := testkit.StartVictim(t, "counter")
 	conn, err := (&criu.Service{Path: s.socket}).Open(t.Context(), criu.Call{})
 	if err != nil {

@@ -76,9 +76,11 @@ func TestSwrkInheritedFiles(t *testing.T) {
 }
 
 // go-criu's own client finds no difference.
-func TestGoCRIUClient(t *testing.T) {
-	testkit.Need(t, testkit.Root, testkit.CRIU, testkit.VictimProgram("counter"))
-	t.Setenv(swrkVariable, testkit.CRIUPath(t))
+func TestGoCRIUClient(t *testing.T) { eachEngine(t, goCRIUClient) }
+
+func goCRIUClient(t *testing.T, transport string) {
+	testkit.Need(t, testkit.VictimProgram("counter"))
+	t.Setenv(swrkVariable, transport)
 	c := gocriu.MakeCriu()
 	c.SetCriuPath("/proc/self/exe")
 	version, err := c.GetCriuVersion()
@@ -123,9 +125,11 @@ func (n *noter) PostRestore(pid int32) error { n.restored = pid; return nil }
 
 // A process of root's that asks the service to dump itself is dumped, by a CRIU on its own connection; the connection
 // tells the restored copy that it is one.
-func TestSelfDumpThroughService(t *testing.T) {
-	testkit.Need(t, testkit.Root, testkit.CRIU, testkit.NoRaceDetector)
-	s := startServer(t, testkit.CRIUPath(t), "")
+func TestSelfDumpThroughService(t *testing.T) { eachEngine(t, selfDumpThroughService) }
+
+func selfDumpThroughService(t *testing.T, transport string) {
+	testkit.Need(t, testkit.NoRaceDetector)
+	s := startServer(t, transport, "")
 	resp := s.mustAsk(attack{Type: rpc.ReqDump, Images: openDir(t), Opts: map[string]any{
 		"LeaveRunning": true, "LogFile": "dump.log", "LogLevel": 4, "ShellJob": true, "ExtUnixSk": true, "FileLocks": true}}, 0)
 	t.Logf("success %v, %s", resp.Success, text(resp))
@@ -146,9 +150,10 @@ func TestSelfDumpOfUser(t *testing.T) {
 }
 
 // Somebody who is not root has a process of their own dumped and restored, with its pid.
-func TestUserDumpsAndRestores(t *testing.T) {
-	testkit.Need(t, testkit.Root, testkit.CRIU)
-	s := startServer(t, testkit.CRIUPath(t), "")
+func TestUserDumpsAndRestores(t *testing.T) { eachEngine(t, userDumpsAndRestores) }
+
+func userDumpsAndRestores(t *testing.T, transport string) {
+	s := startServer(t, transport, "")
 	images, v := dirOf(t, mallory), restorableVictim(t, mallory)
 	if resp := s.mustAsk(attack{Type: rpc.ReqDump, PID: int32(v.Pid), Images: images, Notify: true}, mallory); !resp.Success {
 		t.Fatal(text(resp))
@@ -168,12 +173,13 @@ func TestUserDumpsAndRestores(t *testing.T) {
 	v.MustVerify()
 }
 
-// The check after the freeze rests on this: in every dump CRIU notifies at least once while the tree is frozen.
-func TestCRIUTellsWhenTheTreeIsFrozen(t *testing.T) {
-	testkit.Need(t, testkit.Root, testkit.CRIU)
+// The check after the freeze rests on this: in every dump there is at least one notification while the tree is frozen.
+func TestWhenTheTreeIsFrozen(t *testing.T) { eachEngine(t, whenTheTreeIsFrozen) }
+
+func whenTheTreeIsFrozen(t *testing.T, transport string) {
 	v := testkit.StartVictim(t, "counter")
 	seen := make(map[string]string)
-	_, err := criu.New(&criu.Swrk{Path: testkit.CRIUPath(t)}).Dump(t.Context(), criu.DumpOptions{PID: v.Pid, ImagesDir: t.TempDir(), LeaveRunning: true,
+	_, err := criu.New(swrkOf(transport)).Dump(t.Context(), criu.DumpOptions{PID: v.Pid, ImagesDir: t.TempDir(), LeaveRunning: true,
 		Notify: func(_ context.Context, e *criu.Event) error {
 			seen[e.Name] = v.State()
 			return nil
