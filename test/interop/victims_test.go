@@ -3,7 +3,6 @@ package interop
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -13,7 +12,12 @@ import (
 	"stasis.example/internal/testkit"
 )
 
-func TestMain(m *testing.M) { testkit.Main(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(envStasis) != "" {
+		os.Exit(runStasis())
+	}
+	testkit.Main(m)
+}
 
 // victims are the programs in test/victims that say ok or FAIL.
 var victims = []struct {
@@ -121,45 +125,5 @@ func TestVictimsAreListed(t *testing.T) {
 	}
 	for name := range listed {
 		t.Errorf("there is no victim %s", name)
-	}
-}
-
-// What CRIU dumps and CRIU restores is as it was: with that, a victim's complaint about anything else is to be believed.
-func TestVictimsSurviveCRIU(t *testing.T) {
-	for _, v := range victims {
-		if v.terminal || v.frozen {
-			continue
-		}
-		t.Run(v.name, func(t *testing.T) {
-			t.Parallel()
-			testkit.Need(t, append(v.needs, testkit.Root, testkit.CRIU, testkit.VictimProgram(v.name))...)
-			victim := start(t, v.name, v.terminal, v.args...)
-			images := t.TempDir()
-			criu(t, images, "dump", "-t", fmt.Sprint(victim.Pid))
-			if _, err := victim.Wait(); err != nil {
-				t.Fatal(err)
-			}
-			testkit.AwaitFreeIDs(t, images)
-			criu(t, images, "restore", "-d")
-			victim.Restored()
-			victim.MustVerify()
-		})
-	}
-}
-
-// criu runs CRIU's command line.
-func criu(t *testing.T, images, action string, args ...string) {
-	t.Helper()
-	log := action + ".log"
-	cmd := exec.CommandContext(t.Context(), testkit.CRIUPath(t), append([]string{action, "-D", images, "-o", log, "-v4"}, args...)...)
-	if output, err := cmd.CombinedOutput(); err != nil {
-		text, _ := os.ReadFile(filepath.Join(images, log))
-		var complaints []string
-		for line := range strings.Lines(string(text)) {
-			if strings.Contains(line, "Error") || strings.Contains(line, "Warn") {
-				complaints = append(complaints, line)
-			}
-		}
-		t.Fatalf("criu %s: %v\n%s\n%s", action, err, output, strings.Join(complaints, ""))
 	}
 }

@@ -10,7 +10,9 @@ import (
 const (
 	elfHeader        = 64
 	elfProgramHeader = 56
-	elfNoteSegment   = 4
+	elfSectionHeader = 64
+	elfNoteSegment   = 4 // PT_NOTE
+	elfNoteSection   = 7 // SHT_NOTE
 	elfNoteHeader    = 12
 	elfBuildID       = 3
 	maxNotes         = 64 << 10 // bytes of one segment that are looked at
@@ -26,30 +28,51 @@ func readBuildID(f io.ReaderAt) ([]byte, error) {
 	if string(header[:6]) != "\x7fELF\x02\x01" {
 		return nil, nil
 	}
-	at := binary.LittleEndian.Uint64(header[32:])
-	size, n := binary.LittleEndian.Uint16(header[54:]), binary.LittleEndian.Uint16(header[56:])
-	if size != elfProgramHeader || at > 1<<62 {
-		return nil, nil
-	}
-	var ph [elfProgramHeader]byte
-	for i := range n {
-		if ok, err := readAt(f, ph[:], int64(at)+int64(i)*elfProgramHeader); !ok {
-			return nil, err
-		}
-		offset, length := binary.LittleEndian.Uint64(ph[8:]), binary.LittleEndian.Uint64(ph[32:])
-		if binary.LittleEndian.Uint32(ph[:]) != elfNoteSegment || offset > 1<<62 {
+	le := binary.LittleEndian
+	for _, table := range []struct {
+		at           uint64
+		size, n      uint16
+		want         uint16
+		kind         uint32
+		typ, off, sz int // where an entry has them
+	}{
+		{le.Uint64(header[32:]), le.Uint16(header[54:]), le.Uint16(header[56:]), elfProgramHeader, elfNoteSegment, 0, 8, 32},
+		// Go's linker leaves the note out of the segment: then it is found by its section.
+		{le.Uint64(header[40:]), le.Uint16(header[58:]), le.Uint16(header[60:]), elfSectionHeader, elfNoteSection, 4, 24, 32},
+	} {
+		if table.size != table.want || table.at > 1<<62 {
 			continue
 		}
-		notes := make([]byte, min(length, maxNotes))
-		if ok, err := readAt(f, notes, int64(offset)); err != nil {
-			return nil, err
-		} else if ok {
-			if id := findBuildID(notes); id != nil {
-				return id, nil
+		entry := make([]byte, table.size)
+		for i := range table.n {
+			if ok, err := readAt(f, entry, int64(table.at)+int64(i)*int64(table.size)); err != nil {
+				return nil, err
+			} else if !ok {
+				break
+			}
+			if le.Uint32(entry[table.typ:]) != table.kind {
+				continue
+			}
+			id, err := readNotes(f, le.Uint64(entry[table.off:]), le.Uint64(entry[table.sz:]))
+			if err != nil || id != nil {
+				return id, err
 			}
 		}
 	}
 	return nil, nil
+}
+
+// readNotes looks for a build-id in some notes.
+func readNotes(f io.ReaderAt, offset, length uint64) ([]byte, error) {
+	if offset > 1<<62 {
+		return nil, nil
+	}
+	notes := make([]byte, min(length, maxNotes))
+	ok, err := readAt(f, notes, int64(offset))
+	if !ok {
+		return nil, err
+	}
+	return findBuildID(notes), nil
 }
 
 // readAt fills b, and reports whether the file is long enough.
