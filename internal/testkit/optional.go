@@ -8,6 +8,8 @@ func optional(name string) (reason string, ok bool) {
 		return "a kernel is built with CONFIG_MEM_SOFT_DIRTY or is not, and the distributions differ", true
 	case NoRaceDetector.Name:
 		return "the run without the race detector has the test", true
+	case Program("node").Name, Program("java").Name, Program("javac").Name:
+		return "it is large, and one of several programs that a test is about", true
 	}
 	return "", false
 }

@@ -179,7 +179,7 @@ func goProgram(name string) func(*testing.T) testkit.VictimSpec {
 func bigSource(t *testing.T) string {
 	t.Helper()
 	var b strings.Builder
-	const functions = 400
+	const functions = 60
 	for i := range functions {
 		fmt.Fprintf(&b, "int f%d(int a, int b) { int s = %d; for (int i = 0; i < a; i++) s += (i ^ b) * %d %% (s | 1); return s; }\n", i, i, i+3)
 	}
