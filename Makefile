@@ -18,8 +18,8 @@ have = $(wildcard $(1))
 build: stasis libcriu ## bin/stasis and the C library
 
 .PHONY: demo
-demo: tools build ## a running process frozen to files and brought back, step by step
-	STASIS_ENGINE=$${STASIS_ENGINE:-criu:$(CURDIR)/.tools/criu/bin/criu} bin/stasis demo
+demo: stasis ## a running process frozen to files and brought back, step by step, with nothing installed
+	bin/stasis demo
 
 .PHONY: install
 install: build ## copies the programs, the C library and the manual pages to $(DESTDIR)$(PREFIX)

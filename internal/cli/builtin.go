@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"stasis.example/criu"
 	"stasis.example/criu/rpc"
 	builtin "stasis.example/engine"
@@ -170,5 +172,37 @@ func (a *featureAnswer) no(name, why string) {
 func (r *run) sayUnlessJSON(format string, args ...any) {
 	if !r.settings.json {
 		r.say(format, args...)
+	}
+}
+
+// theEnd is that of a process which a dump kills. The built-in engine does not wait for it; whoever reads that a dump has
+// succeeded, or restores the tree at once, expects the process to be gone.
+type theEnd struct{ pidfd int }
+
+// watchEnd takes hold of the process, where it is to end.
+func (r *run) watchEnd(name string) theEnd {
+	o := &r.settings.opts
+	if r.settings.engine.kind != engineBuiltin || name != "dump" || o.LeaveRunning != nil || o.LeaveStopped != nil {
+		return theEnd{-1}
+	}
+	fd, err := unix.PidfdOpen(int(r.settings.pid), 0)
+	if err != nil {
+		return theEnd{-1} // the engine says what is wrong with it
+	}
+	return theEnd{fd}
+}
+
+// await waits until the process has ended, though not long: one with a lot of memory takes its time, and a restore waits for
+// it as well.
+func (e theEnd) await() {
+	const milliseconds = 100
+	if e.pidfd >= 0 {
+		_, _ = unix.Poll([]unix.PollFd{{Fd: int32(e.pidfd), Events: unix.POLLIN}}, milliseconds)
+	}
+}
+
+func (e theEnd) close() {
+	if e.pidfd >= 0 {
+		_ = unix.Close(e.pidfd)
 	}
 }

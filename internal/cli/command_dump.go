@@ -90,6 +90,8 @@ func (r *run) freeze(ctx context.Context, name string, do func(context.Context, 
 	if st.status, err = j.statusFile(); err != nil {
 		return err
 	}
+	end := r.watchEnd(name)
+	defer end.close()
 	start := time.Now()
 	if !r.quietly() {
 		_, before := j.size()
@@ -103,6 +105,7 @@ func (r *run) freeze(ctx context.Context, name string, do func(context.Context, 
 	if err != nil {
 		return err
 	}
+	end.await()
 	r.passOn(j.log)
 	r.told(j, name, time.Since(start))
 	return nil

@@ -101,7 +101,11 @@ func (d *demo) prepare(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(d.run.Stdout, "A running program, frozen to files and brought back, by CRIU %s (%s)\n\n", v, d.peer.name)
+	by := fmt.Sprintf("CRIU %s (%s)", v, d.peer.name)
+	if d.run.settings.engine.kind == engineBuiltin {
+		by = d.peer.name
+	}
+	fmt.Fprintf(d.run.Stdout, "A running program, frozen to files and brought back, by %s\n\n", by)
 	if d.dir = d.run.settings.imagesDir; d.dir != "" {
 		d.kept = true
 	} else if d.dir, err = os.MkdirTemp("", "stasis-demo-"); err != nil {

@@ -32,10 +32,31 @@ type dropIn struct {
 	env    []string
 }
 
-func newDropIn(t *testing.T, program string) *dropIn {
-	d := &dropIn{t: t, criu: program, dir: t.TempDir()}
-	d.env = append(os.Environ(), "HOME="+d.dir, "STASIS_ENGINE=criu:"+testkit.CRIUPath(t))
+func newDropIn(t *testing.T, c contender) *dropIn {
+	d := &dropIn{t: t, criu: c.program, dir: t.TempDir()}
+	d.env = append(os.Environ(), "HOME="+d.dir, "STASIS_ENGINE="+c.engine)
 	return d
+}
+
+// contender is a program called criu, and the engine that it is to use.
+type contender struct{ name, program, engine string }
+
+// contenders are the real one, this program with the real one behind it, and this program alone.
+func contenders(t *testing.T) []contender {
+	real, here := testkit.CRIUPath(t), filepath.Join(programs(t), "criu")
+	return []contender{{"criu", real, ""}, {"here, with criu", here, "criu:" + real}, {"here, built in", here, "builtin"}}
+}
+
+// withoutImages leaves out the images: which ones there are, and their numbers, is not laid down. Statistics are the owner's
+// alone to read where the built-in engine writes them.
+func (o outcome) withoutImages() outcome {
+	o.files = slices.DeleteFunc(slices.Clone(o.files), func(f string) bool { return strings.HasSuffix(f, ".img") })
+	for i, f := range o.files {
+		if strings.HasSuffix(f, "stats-dump") {
+			_, o.files[i], _ = strings.Cut(f, " ")
+		}
+	}
+	return o
 }
 
 // run runs a command line in the directory. VICTIM in it is the victim's pid.
@@ -115,12 +136,14 @@ func TestDropIn(t *testing.T) {
 		victim bool
 		setup  string // a shell command, in the directory
 		steps  []step
+		criu   bool // the built-in engine says something else, and is right
 	}{
 		{name: "check", steps: []step{{"check", true}}},
 		{name: "check with a log that stays empty", steps: []step{{"check -v0 -o empty.log", true}}},
 		{name: "check with a log elsewhere", setup: "mkdir w", steps: []step{{"check -W w -o x.log", true}}},
 		{name: "version", steps: []step{{"--version", true}, {"-V", true}, {"check --version", true}}},
-		{name: "one feature", steps: []step{{"check --feature uffd", true}, {"check --feature nosuch", true}}},
+		{name: "one feature", steps: []step{{"check --feature uffd", true}, {"check --feature nosuch", true}}, criu: true},
+		{name: "a feature of all", steps: []step{{"check --feature mnt_id", true}, {"check --feature mnt_id --feature nosuch", false}}},
 		{name: "no pid", steps: []step{{"dump -o dump.log", false}}},
 		{name: "bad pids", steps: []step{{"dump -t 0", false}, {"dump -t abc", false}}},
 		{name: "a pid that is gone", steps: []step{{"dump -t 4194304 -o dump.log", false}}},
@@ -152,9 +175,13 @@ func TestDropIn(t *testing.T) {
 			{"dump -t VICTIM", true}, {"dump -t VICTIM --no-default-config -D d -o cli.log", true}}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			var outcomes [2][]outcome
-			for i, program := range []string{testkit.CRIUPath(t), filepath.Join(programs(t), "criu")} {
-				d := newDropIn(t, program)
+			all := contenders(t)
+			if test.criu {
+				all = all[:2]
+			}
+			outcomes := make([][]outcome, len(all))
+			for i, c := range all {
+				d := newDropIn(t, c)
 				if test.setup != "" {
 					if out, err := execIn(d.dir, test.setup); err != nil {
 						t.Fatalf("%s: %v, %s", test.setup, err, out)
@@ -184,8 +211,14 @@ func TestDropIn(t *testing.T) {
 				}
 			}
 			for i, s := range test.steps {
-				if criu, ours := outcomes[0][i].String(), outcomes[1][i].String(); criu != ours {
-					t.Errorf("criu %s\n criu: %s\n here: %s", s.args, criu, ours)
+				for c := range all[1:] {
+					theirs, ours := outcomes[0][i], outcomes[c+1][i]
+					if all[c+1].engine == "builtin" {
+						theirs, ours = theirs.withoutImages(), ours.withoutImages()
+					}
+					if theirs.String() != ours.String() {
+						t.Errorf("criu %s\n criu: %s\n %s: %s", s.args, theirs, all[c+1].name, ours)
+					}
 				}
 			}
 		})
@@ -202,9 +235,9 @@ func execIn(dir, command string) (string, error) {
 // TestDropInScripts: action scripts see the same stages with the same variables.
 func TestDropInScripts(t *testing.T) {
 	testkit.Need(t, testkit.Root, testkit.CRIU, testkit.VictimProgram("counter"))
-	var seen [2]string
-	for i, program := range []string{testkit.CRIUPath(t), filepath.Join(programs(t), "criu")} {
-		d := newDropIn(t, program)
+	var seen []string
+	for _, c := range contenders(t) {
+		program, d := c.name, newDropIn(t, c)
 		for _, name := range []string{"one", "two"} {
 			script := fmt.Sprintf("#!/bin/sh\necho %s $CRTOOLS_SCRIPT_ACTION pid=$CRTOOLS_INIT_PID images=$([ $CRTOOLS_SCRIPT_ACTION = post-resume ] || ls $CRTOOLS_IMAGE_DIR/pstree.img | wc -l) in $PWD, $# arguments >> %s/seen\necho printed by $0\n", name, d.dir)
 			if err := os.WriteFile(filepath.Join(d.dir, name), []byte(script), 0o700); err != nil {
@@ -230,7 +263,7 @@ func TestDropInScripts(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		seen[i] = strings.NewReplacer(d.dir, "DIR", fmt.Sprint(d.victim.Pid), "VICTIM").Replace(string(text))
+		seen = append(seen, strings.NewReplacer(d.dir, "DIR", fmt.Sprint(d.victim.Pid), "VICTIM").Replace(string(text)))
 		for _, log := range []string{"dump.log", "restore.log"} {
 			text, err := os.ReadFile(filepath.Join(d.dir, "d", log))
 			if err != nil || !strings.Contains(string(text), "printed by "+d.dir+"/two") {
@@ -238,8 +271,10 @@ func TestDropInScripts(t *testing.T) {
 			}
 		}
 	}
-	if seen[0] != seen[1] || seen[0] == "" {
-		t.Errorf("the scripts of criu saw\n%s\nthose here\n%s", seen[0], seen[1])
+	for i, saw := range seen {
+		if saw != seen[0] || saw == "" {
+			t.Errorf("the scripts of criu saw\n%s\nthose of %s\n%s", seen[0], contenders(t)[i].name, saw)
+		}
 	}
 }
 
@@ -249,9 +284,10 @@ func TestDropInScriptThatFails(t *testing.T) {
 	testkit.Need(t, testkit.Root, testkit.CRIU, testkit.VictimProgram("counter"))
 	for _, stage := range []string{"pre-dump", "post-dump", "pre-restore", "pre-resume", "post-resume"} {
 		t.Run(stage, func(t *testing.T) {
-			var statuses [2][]int
-			for i, program := range []string{testkit.CRIUPath(t), filepath.Join(programs(t), "criu")} {
-				d := newDropIn(t, program)
+			all := contenders(t)
+			statuses := make([][]int, len(all))
+			for i, c := range all {
+				program, d := c.name, newDropIn(t, c)
 				script := filepath.Join(d.dir, "script")
 				if err := os.WriteFile(script, []byte("#!/bin/sh\n[ $CRTOOLS_SCRIPT_ACTION != "+stage+" ]\n"), 0o700); err != nil {
 					t.Fatal(err)
@@ -272,8 +308,10 @@ func TestDropInScriptThatFails(t *testing.T) {
 				}
 				d.victim.MustVerify()
 			}
-			if !slices.Equal(statuses[0], statuses[1]) {
-				t.Errorf("criu ends with %v, here it is %v", statuses[0], statuses[1])
+			for i := range all {
+				if !slices.Equal(statuses[0], statuses[i]) {
+					t.Errorf("criu ends with %v, %s with %v", statuses[0], all[i].name, statuses[i])
+				}
 			}
 		})
 	}

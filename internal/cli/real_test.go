@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -153,10 +154,8 @@ func TestDamagedImages(t *testing.T) {
 	v.MustVerify()
 }
 
-// TestJSON: what a machine reads.
-func TestJSON(t *testing.T) {
-	needReal(t)
-	env := criuEnv(t)
+// testJSON: what a machine reads.
+func testJSON(t *testing.T, env []string) {
 	read := func(into any, args ...string) {
 		t.Helper()
 		_, out, errs := invoke(t, env, append([]string{"stasis"}, args...)...)
@@ -229,11 +228,9 @@ func status(t *testing.T, cmd *exec.Cmd) int {
 	return ws.ExitStatus()
 }
 
-// TestForeground: a restore in the foreground waits for the tree and ends as it did; called criu it ends with 0. The
+// testForeground: a restore in the foreground waits for the tree and ends as it did; called criu it ends with 0. The
 // pid is in the pidfile by then.
-func TestForeground(t *testing.T) {
-	testkit.Need(t, testkit.Root, testkit.CRIU, testkit.VictimProgram("exitcode"))
-	env := criuEnv(t)
+func testForeground(t *testing.T, env []string) {
 	for _, test := range []struct {
 		name   string
 		status string // of the victim; 256 and more are signals
@@ -271,10 +268,8 @@ func waitForPidfile(t *testing.T, path string) (pid int) {
 	return pid
 }
 
-// TestForegroundSignals: a signal to the program is for the task.
-func TestForegroundSignals(t *testing.T) {
-	needReal(t)
-	env := criuEnv(t)
+// testForegroundSignals: a signal to the program is for the task.
+func testForegroundSignals(t *testing.T, env []string) {
 	v := testkit.StartVictim(t, "counter")
 	dir := dumped(t, env, v)
 	cmd, errs := start(t, env, "stasis", "restore", "-D", dir, "--pidfile", "it.pid")
@@ -294,10 +289,8 @@ func TestForegroundSignals(t *testing.T) {
 	}
 }
 
-// TestExecCmd: the command becomes the parent of the tree.
-func TestExecCmd(t *testing.T) {
-	needReal(t)
-	env := criuEnv(t)
+// testExecCmd: the command becomes the parent of the tree.
+func testExecCmd(t *testing.T, env []string) {
 	v := testkit.StartVictim(t, "counter")
 	dir := dumped(t, env, v)
 	parent := filepath.Join(t.TempDir(), "parent")
@@ -446,9 +439,8 @@ func TestPageServerInBackground(t *testing.T) {
 	p.Wait()
 }
 
-// TestDemo: the demo runs where there is no terminal and standard streams are files.
-func TestDemo(t *testing.T) {
-	needReal(t)
+// testDemo: the demo runs where there is no terminal and standard streams are files.
+func testDemo(t *testing.T, env []string) {
 	dir := t.TempDir()
 	out, err := os.Create(filepath.Join(dir, "out"))
 	if err != nil {
@@ -458,7 +450,7 @@ func TestDemo(t *testing.T) {
 	kept := t.TempDir()
 	for _, args := range [][]string{{"demo"}, {"demo", "-D", kept}} {
 		cmd := exec.CommandContext(t.Context(), filepath.Join(programs(t), "stasis"), args...)
-		cmd.Env = append(criuEnv(t), "TMPDIR="+dir)
+		cmd.Env = append(slices.Clone(env), "TMPDIR="+dir)
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = nil, out, out
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 		err = cmd.Run()
@@ -480,10 +472,8 @@ func TestDemo(t *testing.T) {
 	}
 }
 
-// TestSibling: --restore-sibling makes the tree a child of the caller's, for which the criu program takes our place.
-func TestSibling(t *testing.T) {
-	needReal(t)
-	env := criuEnv(t)
+// testSibling: --restore-sibling makes the tree a child of the caller's, for which the criu program takes our place.
+func testSibling(t *testing.T, env []string) {
 	v := testkit.StartVictim(t, "counter")
 	dir := dumped(t, env, v)
 	cmd, errs := start(t, env, "stasis", "restore", "-d", "-S", "-D", dir)
@@ -515,10 +505,8 @@ func TestFeatureJSON(t *testing.T) {
 	}
 }
 
-// TestTerminal: on a terminal, a dump and a restore say in a line what they did.
-func TestTerminal(t *testing.T) {
-	needReal(t)
-	env := criuEnv(t)
+// testTerminal: on a terminal, a dump and a restore say in a line what they did.
+func testTerminal(t *testing.T, env []string) {
 	v, dir := testkit.StartVictim(t, "counter"), t.TempDir()
 	master, slave := testkit.OpenPTY(t)
 	lines := bufio.NewScanner(master)
@@ -562,10 +550,8 @@ func TestPreDump(t *testing.T) {
 	v.MustVerify()
 }
 
-// TestInterrupt: a dump that is interrupted is undone.
-func TestInterrupt(t *testing.T) {
-	needReal(t)
-	env := criuEnv(t)
+// testInterrupt: a dump that is interrupted is undone.
+func testInterrupt(t *testing.T, env []string) {
 	v, dir := testkit.StartVictim(t, "counter"), t.TempDir()
 	// The script holds the dump at a stage where the victim is frozen and tells that it is there.
 	reached := filepath.Join(dir, "reached")

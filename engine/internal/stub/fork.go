@@ -6,12 +6,13 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"stasis.example/engine/internal/ptrace"
-	"stasis.example/engine/internal/remote"
+	"stasis.example/internal/proc"
 )
 
 // A Child is a process to be made.
@@ -165,10 +166,18 @@ func cloneError(tid int, err error) error {
 // idPatience is how long a number may stay taken after its task has gone.
 const idPatience = 2 * time.Second
 
-// idInUse reports whether a task with a number lives.
+// idInUse reports whether a task with a number lives, and is not about to end: one that a dump has killed takes its time, most
+// of all with a lot of memory.
 func idInUse(id int) bool {
-	state := remote.TaskState(id, id)
-	return state != 0 && state != 'Z' && state != 'X'
+	task := proc.New(os.DirFS("/proc")).Process(id)
+	stat, err := task.Stat()
+	const exiting = 4 // PF_EXITING
+	if err != nil || stat.State == 'Z' || stat.State == 'X' || stat.Flags&exiting != 0 {
+		return false
+	}
+	status, err := task.Status()
+	const kill = 1 << (unix.SIGKILL - 1)
+	return err == nil && (status.SigPnd|status.ShdPnd)&kill == 0
 }
 
 // Destroy kills the process and waits until it is gone.
