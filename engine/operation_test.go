@@ -179,16 +179,27 @@ func TestDumpNamesEverything(t *testing.T) {
 	victim.MustVerify()
 }
 
+// pythonHeap fills a heap of some 50 MB and says whether it is as it was, when it is asked.
+const pythonHeap = `
+import os, signal
+heap = [os.urandom(500) for i in range(100000)]
+before = hash(tuple(heap))
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+os.write(1, b"ready\n")
+signal.sigwait({signal.SIGUSR1})
+os.write(1, b"ok\n" if hash(tuple(heap)) == before else b"FAIL the heap has changed\n")
+`
+
 // A disk that is full costs the victim nothing, whether the process writes its pages itself or not.
 func TestDumpToFullDisk(t *testing.T) {
-	testkit.Need(t, testkit.Root, testkit.VictimProgram("counter"), testkit.Program("python3"))
+	testkit.Need(t, testkit.Root, testkit.VictimProgram("counter"), testkit.Python)
 	for _, v := range []struct {
 		name string
 		spec testkit.VictimSpec
 		size string
 	}{
 		{"small", testkit.VictimSpec{Name: "counter"}, "size=64k"},
-		{"large", python(pythonHeap)(t), "size=8m"},
+		{"large", testkit.VictimSpec{Name: testkit.PythonPath, Args: []string{"-c", pythonHeap}}, "size=8m"},
 	} {
 		t.Run(v.name, func(t *testing.T) {
 			victim := v.spec.Start(t)
