@@ -110,14 +110,28 @@ func (p *Plan) scan(d image.Dir, s *snapshot.Space, m *Memory, r *images.Report)
 			r.Unsupported(name, "pages at %#x are with a page server, and not in the images", e.Addr)
 			return false
 		}
+		first := vma
 		if at, ok := covered(s.VMAs, &vma, e.Addr, e.End(p.Tree.PageSize)); !ok {
 			r.Damaged(name, "there is no memory for the page at %#x", at)
 			return false
 		}
+		written(s.VMAs[first:vma+1], e.Addr)
 		m.Runs++
 		m.Pages += e.Pages
 		if e.Level > 0 {
 			m.InParent += e.Pages
+		}
+	}
+}
+
+// written marks mappings that have pages of their own, from an address on, as ones that count against the commit limit: somebody has
+// written to them, and could. Code is left out, whose pages are a debugger's, or CRIU's own.
+func written(vmas []snapshot.VMA, from uint64) {
+	const protExec, noReserve = 4, 0x4000
+	for i := range vmas {
+		v := &vmas[i]
+		if v.End > from && v.Prot&protExec == 0 && v.Flags&noReserve == 0 && (v.Kind == snapshot.AnonPrivate || v.Kind == snapshot.FilePrivate) {
+			v.Accounted = true
 		}
 	}
 }
