@@ -118,10 +118,17 @@ func (p *Process) freeze(t *ptrace.Tracer) error {
 // seize starts to trace a thread and asks it to stop. A thread that has gone meanwhile is nil.
 func (p *Process) seize(t *ptrace.Tracer, tid int) (*Thread, error) {
 	pt, err := t.Seize(tid)
-	if err != nil {
+	for try := 0; err != nil; try++ {
 		state := TaskState(p.PID, tid)
 		if state == 0 || state == 'Z' || state == 'X' {
 			return nil, nil
+		}
+		// A leader that was dead may live again: a thread that executes a program takes its number (fs/exec.c: de_thread).
+		const tries = 10
+		if errors.Is(err, unix.EPERM) && statusNumber(p.PID, tid, "TracerPid") == 0 && try < tries {
+			t.Kernel().Pause(int64(try) * 1000)
+			pt, err = t.Seize(tid)
+			continue
 		}
 		if tracer := statusNumber(p.PID, tid, "TracerPid"); errors.Is(err, unix.EPERM) && tracer != 0 {
 			return nil, fmt.Errorf("%w: task %d is traced by process %d already", err, tid, tracer)
