@@ -3,10 +3,10 @@
 //
 //   - Collect: smaps; stat; auxv; brk, dumpable and THP by prctl in the batch of the first thread. [vvar] and
 //     [vvar_vclock] are one mapping in images. Guard pages are listed after all mappings.
-//   - Apply has three parts. Map: everything is unmapped but an area in a hole of the image's address space (plan.Plan.Hole); the
+//   - Apply has two parts. Map: everything is unmapped but an area in a hole of the image's address space (plan.Plan.Hole); the
 //     vDSO where it was, then mappings. Seal, when they are filled: protection of what had to be written, advice, guards, locks;
 //     last PR_SET_MM_MAP, which wants the mappings it names to be there, and the exe link, which wants those of the old one to
-//     be gone. Dumpable, after the credentials.
+//     be gone.
 package mm
 
 import (
