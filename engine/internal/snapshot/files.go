@@ -75,6 +75,8 @@ type Pipe struct {
 	FIFO     bool
 	Capacity uint32 // in bytes, as F_GETPIPE_SZ gives it; 0 for not known
 	Data     []byte // what is in it
+	// Packets are the lengths of the packets that Data is made of (O_DIRECT), nil where it is none or not known.
+	Packets []uint32
 }
 
 // PipeEnd is an end of a pipe; the access mode in the flags says which. O_DIRECT is packet mode.

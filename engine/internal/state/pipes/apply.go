@@ -81,20 +81,33 @@ func (p *Pipe) fill(content *snapshot.Pipe) error {
 	if len(content.Data) == 0 {
 		return nil
 	}
-	if err := apply.SetFlags(w, unix.O_NONBLOCK); err != nil {
+	writes := content.Packets
+	flags := uint32(unix.O_NONBLOCK | unix.O_DIRECT)
+	if writes == nil {
+		writes, flags = []uint32{uint32(len(content.Data))}, unix.O_NONBLOCK
+	}
+	if err := apply.SetFlags(w, flags); err != nil {
 		return err
 	}
-	for data := content.Data; len(data) > 0; {
-		n, err := unix.Write(w, data)
-		if errors.Is(err, unix.EINTR) {
-			continue
+	at := 0
+	for _, n := range writes {
+		if err := write(w, content.Data[at:at+int(n)]); err != nil {
+			return fmt.Errorf("put %d bytes into it, of which %d are in it: %w", len(content.Data), at, err)
 		}
-		if err != nil {
-			return fmt.Errorf("put %d bytes into it, of which %d did not fit: %w", len(content.Data), len(data), err)
-		}
-		data = data[n:]
+		at += int(n)
 	}
 	return apply.SetFlags(w, 0)
+}
+
+func write(fd int, data []byte) error {
+	for len(data) > 0 {
+		n, err := unix.Write(fd, data)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return err
+		}
+		data = data[max(n, 0):]
+	}
+	return nil
 }
 
 // End opens an end with its flags. Every end is an open file of its own, as it was.

@@ -27,11 +27,14 @@ func Collect(t *collect.Tree) error {
 	}
 	for _, id := range c.order {
 		p := c.ends[id]
-		data, err := content(p.reader)
+		data, packets, err := content(p.reader)
 		if err != nil {
 			return fmt.Errorf("%s: %w", p.reader.Where(), err)
 		}
 		p.Data = data
+		if p.packets || len(packets) > 1 {
+			p.Packets = packets
+		}
 		t.Snapshot.Pipes = append(t.Snapshot.Pipes, &p.Pipe)
 	}
 	return nil
@@ -46,7 +49,8 @@ type collector struct {
 
 type pipe struct {
 	snapshot.Pipe
-	reader *collect.File // any of its ends that can be read, else any
+	reader  *collect.File // any of its ends that can be read, else any
+	packets bool          // an end of it is in packet mode
 }
 
 func (c *collector) claim(f *collect.File, fifo bool) error {
@@ -78,7 +82,7 @@ func (c *collector) claim(f *collect.File, fifo bool) error {
 		c.ends[id].reader = f
 	}
 	if f.Flags&unix.O_DIRECT != 0 {
-		c.tree.Report.Note("%s: the bounds of packets in it are not kept", f.Where())
+		c.ends[id].packets = true
 	}
 	if fifo {
 		f.Object = &snapshot.FIFOEnd{Pipe: id, Node: f.Node.ID}
@@ -89,41 +93,43 @@ func (c *collector) claim(f *collect.File, fifo bool) error {
 }
 
 // content copies what is in a pipe and takes nothing out. tee(2) gives references to the pipe's pages, and does not move bytes.
-func content(f *collect.File) ([]byte, error) {
+// A read ends where a packet ends: the lengths of reads are those of packets, if it has any.
+func content(f *collect.File) (data []byte, reads []uint32, err error) {
 	fd, err := readable(f)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer unix.Close(fd)
 	size, err := unix.FcntlInt(uintptr(fd), unix.F_GETPIPE_SZ, 0)
 	if err != nil {
-		return nil, fmt.Errorf("fcntl(F_GETPIPE_SZ): %w", err)
+		return nil, nil, fmt.Errorf("fcntl(F_GETPIPE_SZ): %w", err)
 	}
 	var ours [2]int
 	if err := unix.Pipe2(ours[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
-		return nil, fmt.Errorf("pipe2: %w", err)
+		return nil, nil, fmt.Errorf("pipe2: %w", err)
 	}
 	defer unix.Close(ours[0])
 	defer unix.Close(ours[1])
 	if _, err := unix.FcntlInt(uintptr(ours[1]), unix.F_SETPIPE_SZ, size); err != nil {
-		return nil, fmt.Errorf("fcntl(F_SETPIPE_SZ, %d): %w", size, err)
+		return nil, nil, fmt.Errorf("fcntl(F_SETPIPE_SZ, %d): %w", size, err)
 	}
 	n, err := unix.Tee(fd, ours[1], size, unix.SPLICE_F_NONBLOCK)
 	if errors.Is(err, unix.EAGAIN) || err == nil && n == 0 {
-		return nil, nil
+		return nil, nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("tee: %w", err)
+		return nil, nil, fmt.Errorf("tee: %w", err)
 	}
-	data := make([]byte, n)
+	data = make([]byte, n)
 	for got := 0; got < len(data); {
 		m, err := unix.Read(ours[0], data[got:])
 		if err != nil {
-			return nil, fmt.Errorf("read what tee gave: %w", err)
+			return nil, nil, fmt.Errorf("read what tee gave: %w", err)
 		}
 		got += m
+		reads = append(reads, uint32(m))
 	}
-	return data, nil
+	return data, reads, nil
 }
 
 // readable opens the pipe of which f is an end for reading. An end of ours, without a reader's rights to be told of the end of

@@ -2,12 +2,14 @@
 // of type PIPE and FIFO in files.img, the content is in pipes-data.img and fifo-data.img.
 //
 //   - Collect: ends with one inode are of one pipe; content is copied with tee(2) through an end that the engine has
-//     taken, which takes nothing out. In packet mode (O_DIRECT) the bounds of packets are lost, as in CRIU.
+//     taken, which takes nothing out. In packet mode (O_DIRECT) the bounds of packets are kept too, in a field of our own: CRIU
+//     loses them.
 //   - Apply: pipe2 in the engine, ends beyond the first two opened through /proc/self/fd so that each is a description
 //     of its own; capacity before content; the end that nobody has is closed last, or readers would see the end too early.
 package pipes
 
 import (
+	"encoding/binary"
 	"math"
 
 	"stasis.example/engine/internal/images"
@@ -15,6 +17,30 @@ import (
 	"stasis.example/image"
 	"stasis.example/image/entry"
 )
+
+// extPackets is the field of the extension of a pipe's content that has the lengths of packets, 32 bits each.
+const extPackets = 1
+
+func encodePackets(lengths []uint32) []byte {
+	b := make([]byte, 0, 4*len(lengths))
+	for _, n := range lengths {
+		b = binary.LittleEndian.AppendUint32(b, n)
+	}
+	return b
+}
+
+// decodePackets reads lengths that have to make up size bytes.
+func decodePackets(b []byte, size int) ([]uint32, bool) {
+	lengths, sum := make([]uint32, 0, len(b)/4), uint64(0)
+	for ; len(b) >= 4; b = b[4:] {
+		n := binary.LittleEndian.Uint32(b)
+		if n == 0 {
+			return nil, false
+		}
+		lengths, sum = append(lengths, n), sum+uint64(n)
+	}
+	return lengths, len(b) == 0 && sum == uint64(size)
+}
 
 // Encode writes ends and contents.
 func Encode(from *snapshot.Tree, to *images.Set, r *images.Report) {
@@ -36,6 +62,11 @@ func Encode(from *snapshot.Tree, to *images.Set, r *images.Report) {
 		}
 		if p.Capacity != 0 {
 			d.Entry.Size = &p.Capacity
+		}
+		if p.Packets != nil {
+			var ext images.Extension
+			ext.SetBytes(extPackets, encodePackets(p.Packets))
+			d.Entry.Unknown = ext.AppendTo(d.Entry.Unknown)
 		}
 		if p.FIFO {
 			to.FIFOs = append(to.FIFOs, d)
@@ -69,6 +100,13 @@ func Decode(from *images.Set, to *snapshot.Tree, r *images.Report) {
 			}
 			if kind := map[bool]string{false: "pipe", true: "fifo"}[list.fifo]; d.ends[p.ID] != "" && d.ends[p.ID] != kind {
 				r.Damaged(list.name, "%d is a %s, and no %s", e.PipeID, d.ends[p.ID], kind)
+			}
+			if ext, err := images.ParseExtension(e.Unknown); err != nil {
+				r.Damaged(list.name, "pipe %d: %v", e.PipeID, err)
+			} else if b, ok := ext.Bytes(extPackets); ok {
+				if p.Packets, ok = decodePackets(b, len(p.Data)); !ok {
+					r.Damaged(list.name, "pipe %d: its packets do not make up the %d bytes in it", e.PipeID, len(p.Data))
+				}
 			}
 			to.Pipes = append(to.Pipes, p)
 		}
