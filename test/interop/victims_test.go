@@ -33,6 +33,7 @@ var victims = []struct {
 	{name: "blocked", args: []string{"1", "3"}, frozen: true},
 	{name: "churn", frozen: true},
 	{name: "counter"},
+	{name: "ends"},
 	{name: "events"},
 	{name: "files"},
 	{name: "interrupted", args: []string{"pause"}},
