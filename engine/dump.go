@@ -47,6 +47,7 @@ type dump struct {
 	external []string                              // what is not the tree's own, as --external has it
 	cgroups  rpc.CgroupMode                        // what is said of control groups
 	cpuinfo  bool                                  // write of which CPU the images are
+	buildIDs bool                                  // save those of programs and libraries
 	shellJob bool                                  // sessions and groups may be led from outside
 	notify   func(stage string) (*rpc.Opts, error) // nil for nobody to be told
 
@@ -64,7 +65,7 @@ func (d *dump) run(ctx context.Context) error {
 	if err := d.tell("pre-dump"); err != nil {
 		return err
 	}
-	d.tree = &collect.Tree{Kernel: d.kernel, Proc: proc.New(os.DirFS("/proc")), Snapshot: &snapshot.Tree{}, Report: &images.Report{}, Outer: d.shellJob, RPCSocket: d.socket, External: d.external}
+	d.tree = &collect.Tree{Kernel: d.kernel, Proc: proc.New(os.DirFS("/proc")), Snapshot: &snapshot.Tree{}, Report: &images.Report{}, Outer: d.shellJob, RPCSocket: d.socket, External: d.external, BuildIDs: d.buildIDs}
 	defer d.release()
 	return ptrace.Run(ctx, ptrace.Options{Kernel: d.kernel}, func(tr *ptrace.Tracer) error {
 		err := d.frozen(tr)

@@ -121,7 +121,7 @@ func (o *opener) once(what *plan.Open) (*os.File, error) {
 		if o.own < 0 {
 			o.own = tty.Own()
 		}
-		return tty.Open(o.own, f)
+		return tty.Open(o.own, what.Terminal, f)
 	case plan.Create:
 		return create(f)
 	}

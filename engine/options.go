@@ -132,8 +132,8 @@ func knownExternal(name string) bool {
 	return slices.Contains(externalKinds(), kind)
 }
 
-// externalKinds are the kinds of external resources that there are collectors for: none yet.
-func externalKinds() []string { return nil }
+// externalKinds are the kinds of external resources that there are collectors for.
+func externalKinds() []string { return []string{"file", "tty"} }
 
 // cgroupMode is what a request says of control groups.
 func cgroupMode(o *rpc.Opts) rpc.CgroupMode {

@@ -71,7 +71,7 @@ func (e *Engine) dump(ctx context.Context, opts *rpc.Opts, s *session) (*rpc.Res
 		defer cancel()
 	}
 	d := &dump{pid: pid, dir: dirs.images, log: dirs.log, kernel: e.kernel, oldPages: e.oldPages, socket: socket, shellJob: value(opts.ShellJob),
-		cgroup: value(opts.FreezeCgroup), external: opts.External, cgroups: cgroupMode(opts), cpuinfo: asksForCPUInfo(opts)}
+		cgroup: value(opts.FreezeCgroup), external: opts.External, cgroups: cgroupMode(opts), cpuinfo: asksForCPUInfo(opts), buildIDs: e.settings.FileValidation != "filesize"}
 	switch {
 	case value(opts.LeaveStopped):
 		d.fate = leftStopped

@@ -34,6 +34,8 @@ type Tree struct {
 	// External are the files and the like that are not the tree's own, as --external names them: "file[MNT:INODE]" (in
 	// hexadecimal), "tty[RDEV:DEV]". Who restores the tree hands them in.
 	External []string
+	// BuildIDs asks for the build-ids of programs and libraries, by which a restore tells one build from another.
+	BuildIDs bool
 
 	namespaces map[uint64]uint32 // by inode
 }

@@ -40,6 +40,8 @@ type Open struct {
 	How  How
 	Key  string // of OpenInherit
 	Pipe *Pipe  // of OpenPipe and OpenFIFO
+	// Terminal is which sort of terminal an OpenTTY opens.
+	Terminal snapshot.TerminalKind
 
 	// Itself says that the file is opened with its own flags. A file that is only mapped is not: mappings are made of one that is
 	// opened for them, once for each of the flags in Map.
@@ -71,6 +73,7 @@ const (
 	oAccMode = 3
 	oRdOnly  = 0
 	oRdWr    = 2
+	oPath    = 0o10000000
 )
 
 type opener struct {
@@ -222,7 +225,7 @@ func (o *opener) open(f *snapshot.File) {
 	case *snapshot.Regular:
 		open.How = OpenPath
 		if !inherited {
-			o.path(where, object)
+			o.path(where, f.Flags, object)
 		}
 	case *snapshot.PipeEnd:
 		open.How, open.Pipe = OpenPipe, o.pipes[object.Pipe]
@@ -231,7 +234,7 @@ func (o *opener) open(f *snapshot.File) {
 	case *snapshot.TTY:
 		open.How = OpenTTY
 		if !inherited {
-			o.terminal(where, object)
+			open.Terminal = o.terminal(where, object)
 		}
 	default:
 		open.How = Create
@@ -244,13 +247,13 @@ func (o *opener) open(f *snapshot.File) {
 	o.plan.Opens = append(o.plan.Opens, open)
 }
 
-func (o *opener) path(where string, f *snapshot.Regular) {
+func (o *opener) path(where string, flags uint32, f *snapshot.Regular) {
 	if f.External {
 		o.r.Unsupported(where, "it is external: hand it in, by the key %q", f.Path.Name)
 		return
 	}
-	if f.Mode == nil {
-		return
+	if f.Mode == nil || flags&oPath != 0 {
+		return // a name only opens as a name whatever it is of
 	}
 	switch *f.Mode & modeMask {
 	case modeSock:
@@ -272,8 +275,8 @@ func inheritKey(t *snapshot.Tree, f *snapshot.File) string {
 		return fmt.Sprintf("pipe:[%d]", object.Pipe)
 	case *snapshot.TTY:
 		for _, terminal := range t.Terminals {
-			if terminal.ID == object.Terminal && terminal.FSDevice != nil {
-				return fmt.Sprintf("tty[%x:%x]", terminal.Device, *terminal.FSDevice)
+			if terminal.ID == object.Terminal {
+				return terminalKey(terminal)
 			}
 		}
 	}
@@ -283,7 +286,8 @@ func inheritKey(t *snapshot.Tree, f *snapshot.File) string {
 // ptmx is the device that makes pseudoterminals: 5, 2.
 const ptmx = 5<<8 | 2
 
-func (o *opener) terminal(where string, f *snapshot.TTY) {
+// terminal checks one that is opened and not handed in, and returns its kind.
+func (o *opener) terminal(where string, f *snapshot.TTY) snapshot.TerminalKind {
 	var t *snapshot.Terminal
 	for _, terminal := range o.plan.Tree.Terminals {
 		if terminal.ID == f.Terminal {
@@ -291,10 +295,12 @@ func (o *opener) terminal(where string, f *snapshot.TTY) {
 		}
 	}
 	if t == nil {
-		return // which has been said
+		return 0 // which has been said
 	}
 	root := o.plan.Tree.Root()
 	switch {
+	case t.Kind == snapshot.ExternalTTY:
+		o.r.Unsupported(where, "it is external: hand it in, by the key %q", terminalKey(t))
 	case t.Device == ptmx:
 		o.r.Unsupported(where, "the master of a pseudoterminal: not restored by the built-in engine")
 	case !o.plan.Options.ShellJob:
@@ -302,6 +308,15 @@ func (o *opener) terminal(where string, f *snapshot.TTY) {
 	case root == nil || root.Session == root.PID.Num() || t.Session != 0 && t.Session != root.Session:
 		o.r.Unsupported(where, "a terminal of session %d, which is not the one that the shell job is in", t.Session)
 	}
+	return t.Kind
+}
+
+// terminalKey is the key by which a terminal is handed in, empty for one that cannot be.
+func terminalKey(t *snapshot.Terminal) string {
+	if t.FSDevice == nil {
+		return ""
+	}
+	return fmt.Sprintf("tty[%x:%x]", t.Device, *t.FSDevice)
 }
 
 // A Watch is what one task adds to an epoll file.

@@ -181,7 +181,7 @@ type Terminal struct {
 // Termios are the settings of a terminal; see termios(3).
 type Termios struct {
 	Iflag, Oflag, Cflag, Lflag, Line, Ispeed, Ospeed uint32
-	CC                                               []uint32
+	CC                                               []uint32 // as images have them: four characters to a word
 }
 
 // Window is a terminal's size.

@@ -15,14 +15,16 @@ import (
 
 // Collect claims the ends of pipes and fifos, and copies what is in them.
 func Collect(t *collect.Tree) error {
-	c := collector{tree: t, ids: make(map[uint64]snapshot.PipeID), ends: make(map[snapshot.PipeID]*pipe)}
-	for _, f := range t.Files.All {
-		pipe := strings.HasPrefix(f.Link, "pipe:[")
-		if f.Object != nil || f.FD < 0 || !pipe && f.Node == nil {
-			continue
-		}
-		if err := c.claim(f, !pipe); err != nil {
-			return fmt.Errorf("%s: %w", f.Where(), err)
+	c := collector{tree: t, ids: make(map[inode]snapshot.PipeID), ends: make(map[snapshot.PipeID]*pipe)}
+	// Pipes first: their numbers are not ours to choose.
+	for _, fifos := range []bool{false, true} {
+		for _, f := range t.Files.All {
+			if pipe := strings.HasPrefix(f.Link, "pipe:["); f.Object != nil || f.FD < 0 || pipe == fifos || fifos && f.Node == nil {
+				continue
+			}
+			if err := c.claim(f, fifos); err != nil {
+				return fmt.Errorf("%s: %w", f.Where(), err)
+			}
 		}
 	}
 	for _, id := range c.order {
@@ -42,10 +44,13 @@ func Collect(t *collect.Tree) error {
 
 type collector struct {
 	tree  *collect.Tree
-	ids   map[uint64]snapshot.PipeID // by inode
+	ids   map[inode]snapshot.PipeID
 	ends  map[snapshot.PipeID]*pipe
 	order []snapshot.PipeID
 }
+
+// An inode is a pipe or a fifo for the kernel.
+type inode struct{ dev, ino uint64 }
 
 type pipe struct {
 	snapshot.Pipe
@@ -66,11 +71,10 @@ func (c *collector) claim(f *collect.File, fifo bool) error {
 	if st.Mode&unix.S_IFMT != unix.S_IFIFO {
 		return nil
 	}
-	// Numbers of images have 32 bits, as those of inodes of pipes; a fifo's inode may have more.
-	id, ok := c.ids[st.Ino]
+	id, ok := c.ids[inode{st.Dev, st.Ino}]
 	if !ok {
-		id = snapshot.PipeID(len(c.ids) + 1)
-		c.ids[st.Ino] = id
+		id = c.number(st.Ino)
+		c.ids[inode{st.Dev, st.Ino}] = id
 		size, err := unix.FcntlInt(uintptr(fd), unix.F_GETPIPE_SZ, 0)
 		if err != nil {
 			return fmt.Errorf("fcntl(F_GETPIPE_SZ): %w", err)
@@ -90,6 +94,16 @@ func (c *collector) claim(f *collect.File, fifo bool) error {
 	}
 	f.Object = &snapshot.PipeEnd{Pipe: id}
 	return nil
+}
+
+// number chooses the number of a pipe: that of its inode, by which people know it: as in "pipe:[4711]", which --inherit-fd takes.
+// Numbers of images have 32 bits; an inode of a fifo may have more, or be a pipe's too.
+func (c *collector) number(ino uint64) snapshot.PipeID {
+	id := snapshot.PipeID(ino)
+	for c.ends[id] != nil || id == 0 {
+		id++
+	}
+	return id
 }
 
 // content copies what is in a pipe and takes nothing out. tee(2) gives references to the pipe's pages, and does not move bytes.

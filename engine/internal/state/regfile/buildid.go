@@ -6,18 +6,52 @@ import (
 	"io"
 )
 
-// What is to be known of ELF files of 64 bits, as elf(5) has it.
+// What is to be known of ELF files, as elf(5) has it.
 const (
-	elfHeader        = 64
-	elfProgramHeader = 56
-	elfSectionHeader = 64
-	elfNoteSegment   = 4 // PT_NOTE
-	elfNoteSection   = 7 // SHT_NOTE
-	elfNoteHeader    = 12
-	elfBuildID       = 3
-	maxNotes         = 64 << 10 // bytes of one segment that are looked at
-	maxBuildID       = 64       // bytes; linkers write 8, 16 or 20
+	elfHeader      = 64 // of 64 bits; those of 32 are shorter, and the files are longer
+	elfNoteSegment = 4  // PT_NOTE
+	elfNoteSection = 7  // SHT_NOTE
+	elfNoteHeader  = 12
+	elfBuildID     = 3
+	maxNotes       = 64 << 10 // bytes of one segment that are looked at
+	maxBuildID     = 64       // bytes; linkers write 8, 16 or 20
 )
+
+// A headerTable is where an ELF file says what is where in it.
+type headerTable struct {
+	at                 uint64
+	size, n            uint16
+	want               uint16 // the size of an entry
+	kind               uint32 // of an entry that is about notes
+	typ, offset, bytes int    // where an entry has them
+	long               bool   // the numbers have 64 bits
+}
+
+// headerTables returns the tables of program headers and of sections, none of what is no ELF file.
+func headerTables(header []byte) []headerTable {
+	le := binary.LittleEndian
+	// Go's linker leaves the note out of the segment: then it is found by its section.
+	switch string(header[:6]) {
+	case "\x7fELF\x02\x01": // 64 bits
+		return []headerTable{
+			{le.Uint64(header[32:]), le.Uint16(header[54:]), le.Uint16(header[56:]), 56, elfNoteSegment, 0, 8, 32, true},
+			{le.Uint64(header[40:]), le.Uint16(header[58:]), le.Uint16(header[60:]), 64, elfNoteSection, 4, 24, 32, true},
+		}
+	case "\x7fELF\x01\x01": // 32 bits
+		return []headerTable{
+			{uint64(le.Uint32(header[28:])), le.Uint16(header[42:]), le.Uint16(header[44:]), 32, elfNoteSegment, 0, 4, 16, false},
+			{uint64(le.Uint32(header[32:])), le.Uint16(header[46:]), le.Uint16(header[48:]), 40, elfNoteSection, 4, 16, 20, false},
+		}
+	}
+	return nil
+}
+
+func (t *headerTable) number(entry []byte, at int) uint64 {
+	if t.long {
+		return binary.LittleEndian.Uint64(entry[at:])
+	}
+	return uint64(binary.LittleEndian.Uint32(entry[at:]))
+}
 
 // readBuildID returns the build-id of an ELF file, nil of one that has none or is something else.
 func readBuildID(f io.ReaderAt) ([]byte, error) {
@@ -25,21 +59,7 @@ func readBuildID(f io.ReaderAt) ([]byte, error) {
 	if ok, err := readAt(f, header[:], 0); !ok {
 		return nil, err
 	}
-	if string(header[:6]) != "\x7fELF\x02\x01" {
-		return nil, nil
-	}
-	le := binary.LittleEndian
-	for _, table := range []struct {
-		at           uint64
-		size, n      uint16
-		want         uint16
-		kind         uint32
-		typ, off, sz int // where an entry has them
-	}{
-		{le.Uint64(header[32:]), le.Uint16(header[54:]), le.Uint16(header[56:]), elfProgramHeader, elfNoteSegment, 0, 8, 32},
-		// Go's linker leaves the note out of the segment: then it is found by its section.
-		{le.Uint64(header[40:]), le.Uint16(header[58:]), le.Uint16(header[60:]), elfSectionHeader, elfNoteSection, 4, 24, 32},
-	} {
+	for _, table := range headerTables(header[:]) {
 		if table.size != table.want || table.at > 1<<62 {
 			continue
 		}
@@ -50,10 +70,10 @@ func readBuildID(f io.ReaderAt) ([]byte, error) {
 			} else if !ok {
 				break
 			}
-			if le.Uint32(entry[table.typ:]) != table.kind {
+			if binary.LittleEndian.Uint32(entry[table.typ:]) != table.kind {
 				continue
 			}
-			id, err := readNotes(f, le.Uint64(entry[table.off:]), le.Uint64(entry[table.sz:]))
+			id, err := readNotes(f, table.number(entry, table.offset), table.number(entry, table.bytes))
 			if err != nil || id != nil {
 				return id, err
 			}

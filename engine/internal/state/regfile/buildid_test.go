@@ -34,7 +34,7 @@ func TestReadBuildID(t *testing.T) {
 
 // elf makes an ELF file with a note of another kind, and the build-id's.
 func elf(id []byte, segment, section bool) []byte {
-	const notesAt = elfHeader + elfProgramHeader + elfSectionHeader
+	const notesAt = elfHeader + 56 + 64
 	le := binary.LittleEndian
 	note := func(owner string, kind uint32, desc []byte) (b []byte) {
 		b = le.AppendUint32(b, uint32(len(owner)))
@@ -46,10 +46,10 @@ func elf(id []byte, segment, section bool) []byte {
 	b := make([]byte, notesAt)
 	copy(b, "\x7fELF\x02\x01\x01")
 	le.PutUint64(b[32:], elfHeader)
-	le.PutUint64(b[40:], elfHeader+elfProgramHeader)
-	le.PutUint16(b[54:], elfProgramHeader)
+	le.PutUint64(b[40:], elfHeader+56)
+	le.PutUint16(b[54:], 56)
 	le.PutUint16(b[56:], 1)
-	le.PutUint16(b[58:], elfSectionHeader)
+	le.PutUint16(b[58:], 64)
 	le.PutUint16(b[60:], 1)
 	if segment {
 		le.PutUint32(b[elfHeader:], elfNoteSegment)
@@ -57,10 +57,10 @@ func elf(id []byte, segment, section bool) []byte {
 	le.PutUint64(b[elfHeader+8:], notesAt)
 	le.PutUint64(b[elfHeader+32:], uint64(len(notes)))
 	if section {
-		le.PutUint32(b[elfHeader+elfProgramHeader+4:], elfNoteSection)
+		le.PutUint32(b[elfHeader+56+4:], elfNoteSection)
 	}
-	le.PutUint64(b[elfHeader+elfProgramHeader+24:], notesAt)
-	le.PutUint64(b[elfHeader+elfProgramHeader+32:], uint64(len(notes)))
+	le.PutUint64(b[elfHeader+56+24:], notesAt)
+	le.PutUint64(b[elfHeader+56+32:], uint64(len(notes)))
 	return append(b, notes...)
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"slices"
 	"strings"
 
@@ -18,20 +19,26 @@ import (
 // Collect claims the files that have a name.
 func Collect(t *collect.Tree) error {
 	// Files that are found to have more than a name are added to the list meanwhile; they are claimed with it.
+	ids := make(buildIDs)
 	for _, f := range slices.Clone(t.Files.All) {
 		if f.Object != nil || !strings.HasPrefix(f.Link, "/") {
 			continue
 		}
-		if err := claim(t, f); err != nil {
+		if err := claim(t, f, ids); err != nil {
 			return fmt.Errorf("%s: %w", f.Where(), err)
 		}
 	}
 	return nil
 }
 
-func claim(t *collect.Tree, f *collect.File) error {
+func claim(t *collect.Tree, f *collect.File, ids buildIDs) error {
 	var st unix.Stat_t
 	if err := unix.Stat(f.Path, &st); err != nil {
+		return err
+	}
+	if key, err := external(t, f, st.Ino); key != "" || err != nil {
+		// Whoever restores hands it in; it is their file, so nothing is to be checked.
+		f.Object = &snapshot.Regular{Path: snapshot.Path{Mount: -1, Name: key}, External: true, Pos: f.Info.Pos, Mode: &st.Mode}
 		return err
 	}
 	if why := nameless(f, &st); why != "" {
@@ -44,6 +51,12 @@ func claim(t *collect.Tree, f *collect.File) error {
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
 		o.Size = new(uint64(st.Size))
+		if f.Flags&unix.O_TMPFILE == unix.O_TMPFILE {
+			f.Flags &^= unix.O_TMPFILE // it has got a name since; to be opened with these flags would make another file
+		}
+		if t.BuildIDs {
+			o.BuildID = ids.of(f, &st)
+		}
 	case unix.S_IFDIR:
 	case unix.S_IFIFO:
 		if f.Flags&unix.O_PATH == 0 {
@@ -63,6 +76,51 @@ func claim(t *collect.Tree, f *collect.File) error {
 	}
 	f.Object = o
 	return nil
+}
+
+// external returns the key of a file that is not the tree's own, "" of one that is.
+func external(t *collect.Tree, f *collect.File, ino uint64) (string, error) {
+	if len(t.External) == 0 {
+		return "", nil
+	}
+	var st unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, f.Path, 0, unix.STATX_MNT_ID, &st); err != nil {
+		return "", fmt.Errorf("statx: %w", err)
+	}
+	key := fmt.Sprintf("file[%x:%x]", st.Mnt_id, ino)
+	if !slices.Contains(t.External, key) {
+		return "", nil
+	}
+	return key, nil
+}
+
+// buildIDs are those of the files that were looked at.
+type buildIDs map[inode][]byte
+
+type inode struct{ dev, ino uint64 }
+
+// of returns the build-id of a file, nil for none. A file that cannot be read has none for us: it is a check more, and nothing
+// that is needed.
+func (ids buildIDs) of(f *collect.File, st *unix.Stat_t) []byte {
+	if st.Size < elfHeader {
+		return nil
+	}
+	key := inode{st.Dev, st.Ino}
+	id, ok := ids[key]
+	if ok {
+		return id
+	}
+	// Not to wait for whoever has a lease.
+	if fd, err := unix.Open(f.Path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOCTTY, 0); err == nil {
+		file := os.NewFile(uintptr(fd), f.Link)
+		id, _ = readBuildID(file)
+		_ = file.Close()
+	}
+	if len(id)%4 != 0 {
+		id = nil // images have words
+	}
+	ids[key] = id
+	return id
 }
 
 // nameless says why a file cannot be opened again by the name that /proc shows, "" if it can.

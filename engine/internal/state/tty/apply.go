@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -30,13 +29,17 @@ func Own() int {
 	return fd
 }
 
-// Open opens the terminal of whoever restores once more, as a file of its own with the flags given.
-func Open(own int, f *snapshot.File) (*os.File, error) {
-	if own < 0 {
+// Open opens the terminal of whoever restores once more, as a file of its own with the flags given. As /dev/tty it is whichever
+// terminal the reader's session has.
+func Open(own int, kind snapshot.TerminalKind, f *snapshot.File) (*os.File, error) {
+	name := fmt.Sprintf("/proc/self/fd/%d", own)
+	if kind == snapshot.ControllingTTY {
+		name = "/dev/tty"
+	} else if own < 0 {
 		return nil, fmt.Errorf("the terminal of a shell job: whoever restores has no terminal: %w", unix.ENOTTY)
 	}
 	how := int(f.Flags&(unix.O_ACCMODE|unix.O_APPEND)) | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC
-	fd, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", own), how, 0)
+	fd, err := unix.Open(name, how, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open the terminal of whoever restores: %w", err)
 	}
@@ -56,6 +59,9 @@ func Apply(t *apply.Task) error {
 	}
 	tree := t.Tree.Snapshot
 	for _, terminal := range tree.Terminals {
+		if terminal.Kind != snapshot.PTY {
+			continue // somebody else's, or the same by another name
+		}
 		user, fd := userOf(tree, terminal.ID)
 		if user != t.PID.Num() {
 			continue
@@ -136,11 +142,8 @@ func leads(tree *snapshot.Tree, group int) bool {
 }
 
 func locked(lock *snapshot.Termios) bool {
-	return lock.Iflag|lock.Oflag|lock.Cflag|lock.Lflag|lock.Line != 0 || slices.ContainsFunc(lock.CC, func(c uint32) bool { return c != 0 })
+	return lock.Iflag|lock.Oflag|lock.Cflag|lock.Lflag|lock.Line != 0 || unpack(lock.CC) != [controlChars]byte{}
 }
-
-// controlChars is how many control characters the kernel's struct termios has.
-const controlChars = 19
 
 // kernelTermios are settings as TCSETS takes them.
 func kernelTermios(s *snapshot.Termios) []byte {
@@ -149,12 +152,6 @@ func kernelTermios(s *snapshot.Termios) []byte {
 	b = binary.LittleEndian.AppendUint32(b, s.Cflag)
 	b = binary.LittleEndian.AppendUint32(b, s.Lflag)
 	b = append(b, byte(s.Line))
-	for i := range controlChars {
-		var c uint32
-		if i < len(s.CC) {
-			c = s.CC[i]
-		}
-		b = append(b, byte(c))
-	}
-	return b
+	chars := unpack(s.CC)
+	return append(b, chars[:]...)
 }

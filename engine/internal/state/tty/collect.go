@@ -4,6 +4,7 @@ package tty
 
 import (
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -12,9 +13,9 @@ import (
 )
 
 // Collect claims the terminal of a shell job: a pseudoterminal that is the controlling terminal of processes of the tree, and
-// whose session is led from outside.
+// whose session is led from outside; opened by its own name or as /dev/tty. And it claims terminals that are external.
 func Collect(t *collect.Tree) error {
-	if !t.Outer {
+	if !t.Outer && len(t.External) == 0 {
 		return nil
 	}
 	terminals := make(map[uint64]*snapshot.Terminal) // by device
@@ -34,29 +35,68 @@ func claim(t *collect.Tree, f *collect.File, terminals map[uint64]*snapshot.Term
 	if err := unix.Stat(f.Path, &st); err != nil {
 		return err
 	}
-	// Majors of the ends of pseudoterminals that programs use; the other ends are /dev/ptmx.
-	if m := unix.Major(st.Rdev); st.Mode&unix.S_IFMT != unix.S_IFCHR || m < 136 || m > 143 {
+	if st.Mode&unix.S_IFMT != unix.S_IFCHR {
 		return nil
 	}
-	user := controlled(t, st.Rdev)
-	if user == nil {
-		return nil
-	}
+	external := slices.Contains(t.External, fmt.Sprintf("tty[%x:%x]", st.Rdev, st.Dev))
 	terminal := terminals[st.Rdev]
 	if terminal == nil {
-		terminal = &snapshot.Terminal{
-			ID: unix.Minor(st.Rdev), Kind: snapshot.PTY, Device: uint32(st.Rdev), FSDevice: new(uint32(st.Dev)),
-			Session: user.Stat.Session, Foreground: user.Stat.TPGID, Index: new(unix.Minor(st.Rdev)), UID: &st.Uid, GID: &st.Gid,
+		if terminal = whose(t, &st, external); terminal == nil {
+			return nil
 		}
+		terminal.ID = uint32(len(terminals)) // a small number: CRIU has room for 2048
 		if err := settings(f, terminal); err != nil {
 			return err
 		}
 		terminals[st.Rdev] = terminal
 		t.Snapshot.Terminals = append(t.Snapshot.Terminals, terminal)
 	}
+	if external {
+		f.Object = &snapshot.TTY{Terminal: terminal.ID}
+		return nil
+	}
 	node := t.Name(f)
 	node.Object = &snapshot.Regular{Path: snapshot.Path{Mount: -1, Name: f.Link}, Mode: &st.Mode}
 	f.Object = &snapshot.TTY{Terminal: terminal.ID, Node: node.ID}
+	return nil
+}
+
+// whose returns what is known of a terminal, nil of one that is not to be claimed.
+func whose(t *collect.Tree, st *unix.Stat_t, external bool) *snapshot.Terminal {
+	terminal := &snapshot.Terminal{
+		Device: uint32(st.Rdev), FSDevice: new(uint32(st.Dev)), UID: &st.Uid, GID: &st.Gid,
+	}
+	if external {
+		terminal.Kind = snapshot.ExternalTTY
+		return terminal
+	}
+	if !t.Outer {
+		return nil
+	}
+	var user *collect.Process
+	// Majors of the ends of pseudoterminals that programs use; the other ends are /dev/ptmx.
+	switch m := unix.Major(st.Rdev); {
+	case st.Rdev == unix.Mkdev(5, 0): // /dev/tty, the controlling terminal of whoever opens it
+		terminal.Kind = snapshot.ControllingTTY
+		user = outside(t)
+	case m >= 136 && m <= 143:
+		terminal.Kind, terminal.Index = snapshot.PTY, new(unix.Minor(st.Rdev))
+		user = controlled(t, st.Rdev)
+	}
+	if user == nil {
+		return nil
+	}
+	terminal.Session, terminal.Foreground = user.Stat.Session, user.Stat.TPGID
+	return terminal
+}
+
+// outside returns a process whose controlling terminal is that of a session led from outside of the tree.
+func outside(t *collect.Tree) *collect.Process {
+	for p := range t.Alive() {
+		if p.Stat.TTYNr != 0 {
+			return controlled(t, uint64(uint32(p.Stat.TTYNr)))
+		}
+	}
 	return nil
 }
 
@@ -107,9 +147,5 @@ func settings(f *collect.File, terminal *snapshot.Terminal) error {
 }
 
 func termios(m *unix.Termios) *snapshot.Termios {
-	s := &snapshot.Termios{Iflag: m.Iflag, Oflag: m.Oflag, Cflag: m.Cflag, Lflag: m.Lflag, Line: uint32(m.Line)}
-	for _, c := range m.Cc {
-		s.CC = append(s.CC, uint32(c))
-	}
-	return s
+	return &snapshot.Termios{Iflag: m.Iflag, Oflag: m.Oflag, Cflag: m.Cflag, Lflag: m.Lflag, Line: uint32(m.Line), CC: pack([controlChars]byte(m.Cc[:]))}
 }

@@ -1,8 +1,9 @@
 // Package tty is the state "terminals of a shell job". In images the opened terminals are entries of type TTY in files.img, what
 // all files of a terminal have in common is in tty-info.img, and what was typed and not read in tty-data.img.
 //
-// Only the terminal that the restored processes will share with whoever restores them can be restored so far; package plan
-// refuses all others, pseudoterminals with both ends in the tree among them.
+// Only the terminal that the restored processes will share with whoever restores them can be restored so far, by its own name or as
+// /dev/tty, and those that are handed in (--external, --inherit-fd); package plan refuses all others, pseudoterminals with both ends
+// in the tree among them.
 //
 //   - Collect: settings and size with ioctls on an end that the engine has taken; session and foreground group from stat.
 //   - Apply: the engine's own terminal is opened again through /proc/self/fd. The job's settings are put back: an editor goes on
@@ -115,6 +116,28 @@ func decodeTerminal(e *entry.TTYInfo) *snapshot.Terminal {
 		t.Index = &e.PTY.Index
 	}
 	return t
+}
+
+// controlChars is how many control characters the kernel has.
+const controlChars = 19
+
+// pack returns control characters as images have them: in as many words as there are characters, but four to a word. (CRIU copies
+// memory there; what it has behind the characters is of no use.)
+func pack(chars [controlChars]byte) []uint32 {
+	words := make([]uint32, controlChars)
+	for i, c := range chars {
+		words[i/4] |= uint32(c) << (8 * (i % 4))
+	}
+	return words
+}
+
+func unpack(words []uint32) (chars [controlChars]byte) {
+	for i := range chars {
+		if i/4 < len(words) {
+			chars[i] = byte(words[i/4] >> (8 * (i % 4)))
+		}
+	}
+	return chars
 }
 
 func decodeTermios(e *entry.Termios) *snapshot.Termios {
