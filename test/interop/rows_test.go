@@ -12,10 +12,20 @@ func (s subject) with(change func(*subject)) subject {
 	return s
 }
 
+// notCRIU says what CRIU cannot dump and what it cannot restore.
+func notCRIU(dump, restore string) func(*subject) {
+	return func(s *subject) { s.notByCRIU, s.notRestoredByCRIU = dump, restore }
+}
+
 // subjects are the victims that are dumped and restored in four ways. docs/state.md names them.
 func subjects() []subject {
 	return []subject{
 		victimOf("counter"),
+		victimOf("ends"),
+		victimOf("ends", "all").with(notCRIU("the packetized mode of pipes is not supported", "it would lose where packets end")),
+		victimOf("events"),
+		victimOf("events", "all").with(notCRIU("it turns a timerfd off that has expired, and loses EFD_SEMAPHORE", "it loses EFD_SEMAPHORE and the upper half of counters")),
+		victimOf("files"),
 		victimOf("interrupted", "pause"),
 		victimOf("interrupted", "read"),
 		victimOf("interrupted", "futex"),

@@ -36,6 +36,7 @@ var victims = []struct {
 	{name: "ends"},
 	{name: "events"},
 	{name: "files"},
+	{name: "handed"},
 	{name: "interrupted", args: []string{"pause"}},
 	{name: "mem", args: []string{"4"}},
 	{name: "pipes"},

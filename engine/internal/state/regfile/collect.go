@@ -37,7 +37,7 @@ func claim(t *collect.Tree, f *collect.File, ids buildIDs) error {
 		return err
 	}
 	if key, err := external(t, f, st.Ino); key != "" || err != nil {
-		// Whoever restores hands it in; it is their file, so nothing is to be checked.
+		// Whoever restores hands it in. Mode is for CRIU, which compares it.
 		f.Object = &snapshot.Regular{Path: snapshot.Path{Mount: -1, Name: key}, External: true, Pos: f.Info.Pos, Mode: &st.Mode}
 		return err
 	}
