@@ -94,12 +94,52 @@ func TestAttackLogThroughSymlink(t *testing.T) {
 	})
 }
 
+// The built-in engine does not follow symbolic links in the directory of images, whoever it works for: neither those that it
+// would write through, nor those that it would read.
+func TestSymlinksInImages(t *testing.T) {
+	testkit.Need(t, testkit.Root)
+	s := startServer(t, builtin, "become")
+	for _, name := range []string{"dump.log", "inventory.img", "pages-1.img"} {
+		secret, images := secretOf(t, victor), dirOf(t, mallory)
+		if err := os.Symlink(secret, filepath.Join(images, name)); err != nil {
+			t.Fatal(err)
+		}
+		resp := s.mustAsk(attack{Type: rpc.ReqDump, PID: int32(victimOf(t, mallory).Pid), Images: images,
+			Opts: map[string]any{"LogFile": "dump.log", "LeaveRunning": true}}, mallory)
+		if content, err := os.ReadFile(secret); err != nil || string(content) != "secret" {
+			t.Errorf("%s: the secret is %q, %v; the dump: %v %s", name, content, err, resp.Success, text(resp))
+		}
+	}
+	for _, name := range []string{"inventory.img", "pstree.img", "pages-1.img"} {
+		images := dirOf(t, mallory)
+		v := restorableVictim(t, mallory)
+		if resp := s.mustAsk(attack{Type: rpc.ReqDump, PID: int32(v.Pid), Images: images}, mallory); !resp.Success {
+			t.Fatal(text(resp))
+		}
+		if _, err := v.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		elsewhere := filepath.Join(openDir(t), name)
+		if err := os.Rename(filepath.Join(images, name), elsewhere); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(elsewhere, filepath.Join(images, name)); err != nil {
+			t.Fatal(err)
+		}
+		resp := s.mustAsk(attack{Type: rpc.ReqRestore, Images: images}, mallory)
+		if resp.Success || !strings.Contains(text(resp), name) {
+			t.Errorf("%s is a link: restored %v, %s", name, resp.Success, text(resp))
+		}
+	}
+}
+
 // Somebody else's process is dumped, and its memory read from the images. It takes both rules to be off: the kernel
 // says no, too.
-func TestAttackForeignProcess(t *testing.T) {
-	testkit.Need(t, testkit.CRIU)
+func TestAttackForeignProcess(t *testing.T) { eachEngine(t, attackForeignProcess) }
+
+func attackForeignProcess(t *testing.T, transport string) {
 	eachWay(t, "ownTree,afterFreeze,become", func(t *testing.T, off string) (bool, string) {
-		s := startServer(t, testkit.CRIUPath(t), off)
+		s := startServer(t, transport, off)
 		images := dirOf(t, mallory)
 		resp := s.mustAsk(attack{Type: rpc.ReqDump, PID: int32(victimOf(t, victor).Pid), Images: images,
 			Opts: map[string]any{"LeaveRunning": true, "LogFile": "dump.log", "LogLevel": 4}}, mallory)

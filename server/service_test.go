@@ -278,9 +278,10 @@ func TestLimits(t *testing.T) {
 	})
 }
 
-func TestRequestsThatCRIUGetsWrong(t *testing.T) {
-	testkit.Need(t, testkit.Root, testkit.CRIU)
-	s := startServer(t, testkit.CRIUPath(t), "")
+func TestRequestsThatCRIUGetsWrong(t *testing.T) { eachEngine(t, requestsThatCRIUGetsWrong) }
+
+func requestsThatCRIUGetsWrong(t *testing.T, transport string) {
+	s := startServer(t, transport, "")
 	for _, tc := range []struct {
 		name string
 		req  rpc.Req
