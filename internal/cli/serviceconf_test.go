@@ -5,11 +5,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"stasis.example/criu"
 	"stasis.example/criu/rpc"
+	"stasis.example/internal/proc"
 	"stasis.example/internal/testkit"
 )
 
@@ -76,31 +79,37 @@ func TestSwrkBuiltin(t *testing.T) {
 	}
 }
 
-// The service's own options of requests reach its workers.
-func TestServiceBuiltin(t *testing.T) {
-	testkit.Need(t, testkit.Root, testkit.VictimProgram("counter"))
+// startService starts a service of the built-in engine, and returns its pid and a client.
+func startService(t *testing.T, args ...string) (pid int, client *criu.Client) {
+	t.Helper()
 	stasis, dir := buildStasis(t), t.TempDir()
 	ready, readyW, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer ready.Close()
-	cmd := exec.Command(stasis, "service", "-W", dir, "-o", "log", "-v4", "--status-fd", "3")
+	cmd := exec.Command(stasis, append([]string{"service", "-W", dir, "-o", "log", "--status-fd", "3"}, args...)...)
 	cmd.ExtraFiles = []*os.File{readyW}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	readyW.Close()
-	defer func() {
+	t.Cleanup(func() {
 		cmd.Process.Signal(os.Interrupt)
 		if err := cmd.Wait(); err != nil {
 			t.Error(err)
 		}
-	}()
+	})
 	if n, err := ready.Read(make([]byte, 1)); n != 1 {
 		t.Fatal(err)
 	}
-	client := criu.New(&criu.Service{Path: filepath.Join(dir, criu.DefaultSocket)})
+	return cmd.Process.Pid, criu.New(&criu.Service{Path: filepath.Join(dir, criu.DefaultSocket)})
+}
+
+// The service's own options of requests reach its workers.
+func TestServiceBuiltin(t *testing.T) {
+	testkit.Need(t, testkit.Root, testkit.VictimProgram("counter"))
+	_, client := startService(t, "-v4")
 	v := testkit.StartVictim(t, "counter")
 	images := t.TempDir()
 	if _, err := client.Dump(t.Context(), criu.DumpOptions{PID: v.Pid, ImagesDir: images, LeaveRunning: true, LogFile: "dump.log"}); err != nil {
@@ -116,5 +125,84 @@ func TestServiceBuiltin(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), tc.String()) {
 			t.Errorf("%v: %+v, %v; want a refusal by name", tc, resp, err)
 		}
+	}
+}
+
+// soakVariable is how many times each of 50 clients dumps and restores its process; without it there are ten, once.
+const soakVariable = "SERVER_TEST_SOAK"
+
+// held is what a process has taken of the machine.
+type held struct{ memory, files, threads int } // memory in KiB
+
+func holdings(t *testing.T, pid int) (h held) {
+	t.Helper()
+	d := proc.New(os.DirFS("/proc")).Process(pid)
+	status, err := d.Status()
+	if err != nil {
+		t.Fatal(err)
+	}
+	fds, err := d.FDs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return held{int(status.VmRSS / 1024), len(fds), status.Threads}
+}
+
+// Many clients at once, again and again, each with a process of its own: none is lost, and the service takes no more of the
+// machine than after the first round.
+func TestServiceStaysAsItIs(t *testing.T) {
+	testkit.Need(t, testkit.Root, testkit.VictimProgram("counter"))
+	clients, rounds := 10, 1
+	if n, err := strconv.Atoi(os.Getenv(soakVariable)); err == nil {
+		clients, rounds = 50, n
+	}
+	pid, client := startService(t)
+	victims := make([]*testkit.Victim, clients)
+	for i := range victims {
+		victims[i] = testkit.StartVictim(t, "counter")
+	}
+	var before held
+	for n := range rounds + 1 {
+		var all sync.WaitGroup
+		for _, v := range victims {
+			dir := t.TempDir()
+			all.Go(func() {
+				if _, err := client.Dump(t.Context(), criu.DumpOptions{PID: v.Pid, ImagesDir: dir}); err != nil {
+					t.Error(err)
+					return
+				}
+				if _, err := v.Wait(); err != nil {
+					t.Error(err)
+					return
+				}
+				if _, err := client.Restore(t.Context(), criu.RestoreOptions{ImagesDir: dir}); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		if t.Failed() {
+			return
+		}
+		for _, v := range victims {
+			v.Restored()
+		}
+		if n == 0 {
+			before = holdings(t, pid) // with all threads that so many clients take
+		}
+	}
+	for _, v := range victims {
+		v.MustVerify()
+	}
+	var after held
+	testkit.WaitFor(t, "the service to be as it was", func() bool {
+		after = holdings(t, pid)
+		return after.files <= before.files
+	})
+	t.Logf("%d cycles: the service had %d KiB, %d files, %d threads, and has %d KiB, %d files, %d threads",
+		rounds*clients, before.memory, before.files, before.threads, after.memory, after.files, after.threads)
+	const slack = 8 << 10
+	if after.memory > before.memory+slack || after.threads > before.threads+clients {
+		t.Errorf("the service has grown from %+v to %+v", before, after)
 	}
 }
