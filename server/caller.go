@@ -1,7 +1,6 @@
 package server
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -66,7 +65,7 @@ var namespaceKinds = []string{"user", "pid", "mnt", "net", "ipc", "uts", "cgroup
 
 // identify finds out who is at the other end of a connected socket. What the kernel noted when the client connected
 // (uid, gid, groups, and the process itself) decides; what /proc says about the process now can only take away.
-func identify(fd int, r rules) (*client, error) {
+func identify(fd int, r rules, own *self) (*client, error) {
 	cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
 	if err != nil {
 		return nil, os.NewSyscallError("getsockopt SO_PEERCRED", err)
@@ -81,7 +80,7 @@ func identify(fd int, r rules) (*client, error) {
 	if c.PIDFD, err = holdPeer(fd, c, r); err != nil {
 		return nil, err
 	}
-	if err := c.examine(r); err != nil {
+	if err := c.examine(r, own); err != nil {
 		c.close()
 		return nil, err
 	}
@@ -117,23 +116,57 @@ func (c *client) alive() error {
 	return nil
 }
 
+// self is what clients are compared with: this process, which does not change.
+type self struct {
+	status     *taskStatus
+	namespaces map[string]fileID // of the kinds that the kernel has
+}
+
+// fileID is what tells files from each other.
+type fileID struct{ dev, ino uint64 }
+
+func lookAtSelf() (*self, error) {
+	pid := os.Getpid()
+	status, err := readStatus(pid, pid)
+	if err != nil {
+		return nil, err
+	}
+	s := &self{status, make(map[string]fileID)}
+	for _, kind := range namespaceKinds {
+		id, err := identity(procPath(pid, "ns/"+kind))
+		if errors.Is(err, unix.ENOENT) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		s.namespaces[kind] = id
+	}
+	return s, nil
+}
+
+// identity of the file that a path leads to, symbolic links followed.
+func identity(path string) (fileID, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return fileID{}, &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	return fileID{st.Dev, st.Ino}, nil
+}
+
 // examine decides on trust.
-func (c *client) examine(r rules) error {
+func (c *client) examine(r rules, own *self) error {
 	status, err := readStatus(c.PID, c.PID)
 	if err != nil {
 		return c.gone(r, err)
 	}
-	ours, err := readStatus(os.Getpid(), os.Getpid())
-	if err != nil {
-		return err
-	}
 	for _, kind := range namespaceKinds {
-		same, err := sameFile(procPath(c.PID, "ns/"+kind), procPath(os.Getpid(), "ns/"+kind))
-		if err != nil || !same {
-			// What cannot be looked at is not ours. A kind that the kernel lacks is missing on both sides.
-			if errors.Is(err, unix.ENOENT) && c.aliveOrOff(r) == nil {
-				continue
-			}
+		ours, has := own.namespaces[kind]
+		if !has {
+			continue // the kernel lacks the kind
+		}
+		// What cannot be looked at is not ours.
+		if theirs, err := identity(procPath(c.PID, "ns/"+kind)); err != nil || theirs != ours {
 			c.elsewhere = append(c.elsewhere, kind)
 		}
 	}
@@ -143,7 +176,7 @@ func (c *client) examine(r rules) error {
 			return err
 		}
 	}
-	c.why = c.notRoot(status, ours, r)
+	c.why = c.notRoot(status, own.status, r)
 	if c.why == "" {
 		c.trust = trusted
 	}
@@ -203,25 +236,46 @@ type taskStatus struct {
 }
 
 func readStatus(pid, tid int) (*taskStatus, error) {
-	f, err := os.Open(procPath(pid, "task/"+strconv.Itoa(tid)+"/status"))
+	// By hand: every client is looked at, and package os asks the kernel thrice as much.
+	path := procPath(pid, "task/"+strconv.Itoa(tid)+"/status")
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, err
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
 	}
-	defer f.Close()
+	defer unix.Close(fd)
 	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return nil, os.NewSyscallError("fstat", err)
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, &os.PathError{Op: "fstat", Path: path, Err: err}
 	}
-	var buf bytes.Buffer
-	if _, err := buf.ReadFrom(f); err != nil {
-		return nil, err
-	}
-	s, err := parseStatus(buf.String())
+	text, err := readAll(fd, make([]byte, 0, 8192))
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", f.Name(), err)
+		return nil, &os.PathError{Op: "read", Path: path, Err: err}
+	}
+	s, err := parseStatus(string(text))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	s.owner = st.Uid
 	return s, nil
+}
+
+// readAll reads to the end, which a short read of a file in /proc is not yet.
+func readAll(fd int, text []byte) ([]byte, error) {
+	for {
+		if len(text) == cap(text) {
+			text = append(text, 0)[:len(text)]
+		}
+		n, err := unix.Read(fd, text[len(text):cap(text)])
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return nil, err
+		case n == 0:
+			return text, nil
+		default:
+			text = text[:len(text)+n]
+		}
+	}
 }
 
 func parseStatus(text string) (*taskStatus, error) {

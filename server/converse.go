@@ -36,8 +36,8 @@ type job struct {
 }
 
 // converse holds a conversation until the client closes it, breaks the rules or asks for what ends it. Ending ctx lets
-// the request that runs come to its end.
-func converse(ctx context.Context, front *packets, c *client, o Options) error {
+// the request that runs come to its end. It reports whether it may have made processes.
+func converse(ctx context.Context, front *packets, c *client, o Options) (made bool, err error) {
 	v := &conversation{Options: o, front: front, client: c}
 	defer v.hangUp()
 	first := ctx
@@ -49,11 +49,12 @@ func converse(ctx context.Context, front *packets, c *client, o Options) error {
 	for wait := first; ; wait = ctx {
 		req, err := v.receive(wait)
 		if err != nil {
-			return v.ended(err)
+			return made, v.ended(err)
 		}
+		made = made || req.Type == rpc.ReqRestore
 		more, err := v.request(context.WithoutCancel(ctx), req)
 		if err != nil || !more {
-			return err
+			return made, err
 		}
 	}
 }

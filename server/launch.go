@@ -23,7 +23,7 @@ type Command struct {
 // Descriptors of a worker beside its standard ones.
 const (
 	workerConn    = 3 // the client
-	workerControl = 4 // its other end closes when the worker is to end after what it is doing
+	workerControl = 4 // a socket; its other end closes when the worker is to end after what it is doing
 )
 
 // trustVariable tells a worker that the service trusts its client. The worker trusts one only if it finds so by itself
@@ -36,8 +36,10 @@ const safePath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 // A launched worker.
 type launched struct {
 	process *os.Process
-	control *os.File // closing it asks the worker to end after what it is doing
-	log     *os.File // what it says
+	control *os.File      // closing it asks the worker to end after what it is doing
+	log     *os.File      // what it says
+	idle    chan struct{} // it has said that it waits for the next client; nil for one that is not asked
+	ended   chan struct{} // closed
 }
 
 // launch starts the worker for a client. A worker for a client that is not trusted is the client from its first
@@ -49,14 +51,14 @@ func (s *Server) launch(conn *os.File, c *client, r rules) (*launched, error) {
 		return nil, err
 	}
 	defer null.Close()
-	controlR, controlW, err := os.Pipe()
+	control, theirs, err := controlPair()
 	if err != nil {
 		return nil, err
 	}
-	defer controlR.Close()
+	defer theirs.Close()
 	logR, logW, err := os.Pipe()
 	if err != nil {
-		controlW.Close()
+		control.Close()
 		return nil, err
 	}
 	defer logW.Close()
@@ -66,7 +68,7 @@ func (s *Server) launch(conn *os.File, c *client, r rules) (*launched, error) {
 	}
 	attr := &os.ProcAttr{
 		Dir: "/", Env: s.Worker.Env,
-		Files: []*os.File{null, null, logW, conn, controlR},
+		Files: []*os.File{null, null, logW, conn, theirs},
 		// A session of its own, so that a terminal's signals to the service do not end a dump halfway.
 		Sys: &syscall.SysProcAttr{Setsid: true},
 	}
@@ -77,7 +79,7 @@ func (s *Server) launch(conn *os.File, c *client, r rules) (*launched, error) {
 	if become {
 		cgroup, err := s.becomeClient(attr, c, r)
 		if err != nil {
-			return nil, errors.Join(err, closeBoth(controlW, logR))
+			return nil, errors.Join(err, closeBoth(control, logR))
 		}
 		if cgroup != nil {
 			defer cgroup.Close()
@@ -85,9 +87,9 @@ func (s *Server) launch(conn *os.File, c *client, r rules) (*launched, error) {
 	}
 	process, err := startAs(path, s.Worker.Args, attr, c, become, r.confine)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("cannot start a worker process: %w", err), closeBoth(controlW, logR))
+		return nil, errors.Join(fmt.Errorf("cannot start a worker process: %w", err), closeBoth(control, logR))
 	}
-	return &launched{process: process, control: controlW, log: logR}, nil
+	return &launched{process: process, control: control, log: logR, ended: make(chan struct{})}, nil
 }
 
 func closeBoth(a, b io.Closer) error { return errors.Join(a.Close(), b.Close()) }

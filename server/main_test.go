@@ -30,6 +30,7 @@ const (
 	wordWorker  = "server-test-worker"  // CRIU-or-SOCKET RULES-OFF
 	wordClient  = "server-test-client"  // an attack, in JSON
 	wordConnect = "server-test-connect" // SOCKET
+	wordIdler   = "server-test-idler"   // a worker that always says that it is idle
 	wordSelf    = "server-test-self"    // a selfDumper, in JSON
 )
 
@@ -49,6 +50,8 @@ func TestMain(m *testing.M) {
 			os.Exit(testWorker(os.Args[2], os.Args[3]))
 		case wordClient:
 			os.Exit(testClient(os.Args[2]))
+		case wordIdler:
+			os.Exit(report(idler()))
 		case wordSelf:
 			var h selfDumper
 			if err := json.Unmarshal([]byte(os.Args[2]), &h); err != nil {

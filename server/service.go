@@ -40,6 +40,9 @@ type Server struct {
 	MaxWorkers int
 	// MaxPerUser bounds how many of them may be one user's, root aside, DefaultMaxPerUser if zero; more are refused.
 	MaxPerUser int
+	// MaxIdle is how many workers that have served a client of root's wait for the next one, which then need not wait for a
+	// process to start. With none each connection has a process that is new.
+	MaxIdle int
 	// Log takes what an administrator should know, one line; nil discards it.
 	Log func(format string, args ...any)
 
@@ -50,11 +53,13 @@ type Server struct {
 type running struct {
 	*Server
 	rules rules
+	self  *self
 	slots chan struct{}
 
 	mu       sync.Mutex
 	perUser  map[uint32]int
 	controls map[*launched]bool
+	waiting  []*launched // idle workers
 	draining bool
 	workers  sync.WaitGroup
 }
@@ -67,10 +72,15 @@ func (s *Server) Serve(ctx context.Context, l *Listener) error {
 	if s.rules != nil {
 		r.rules = *s.rules
 	}
+	own, err := lookAtSelf()
+	if err != nil {
+		return errors.Join(err, l.Close())
+	}
+	r.self = own
 	r.slots = make(chan struct{}, or(s.MaxWorkers, DefaultMaxWorkers))
 	stop := context.AfterFunc(ctx, func() { l.stop() })
 	defer stop()
-	err := r.accept(ctx, l)
+	err = r.accept(ctx, l)
 	l.Close()
 	r.drain()
 	r.workers.Wait()
@@ -129,7 +139,7 @@ func (r *running) serve(conn *os.File) {
 	defer r.workers.Done()
 	defer func() { <-r.slots }()
 	defer conn.Close()
-	c, err := identify(int(conn.Fd()), r.rules)
+	c, err := identify(int(conn.Fd()), r.rules, r.self)
 	if err != nil {
 		r.refuse(conn, err)
 		return
@@ -140,26 +150,38 @@ func (r *running) serve(conn *os.File) {
 		return
 	}
 	defer r.leave(c)
-	w, err := r.launch(conn, c, r.rules)
+	w, err := r.worker(conn, c)
 	if err != nil {
 		r.refuse(conn, refusal(unix.EAGAIN, "%w", err))
 		return
 	}
 	conn.Close()
-	r.register(w)
-	r.copyLog(w, c)
-	state, err := w.process.Wait()
-	r.mu.Lock()
-	delete(r.controls, w)
-	r.mu.Unlock()
-	w.control.Close()
-	switch {
-	case errors.Is(err, unix.ECHILD): // the host process reaps all children by itself
-	case err != nil:
-		r.log("worker %d for %v: %v", w.process.Pid, c, err)
-	case !state.Success():
-		r.log("worker %d for %v ended with %v", w.process.Pid, c, state)
+	r.await(w)
+}
+
+// worker returns a worker that has the connection: one that is idle, or a new one.
+func (r *running) worker(conn *os.File, c *client) (*launched, error) {
+	if c.trust == trusted {
+		for w := r.takeIdle(); w != nil; w = r.takeIdle() {
+			if w.handOver(conn) == nil {
+				return w, nil
+			}
+			w.control.Close() // it is gone
+		}
 	}
+	w, err := r.launch(conn, c, r.rules)
+	if err != nil {
+		return nil, err
+	}
+	r.register(w)
+	r.workers.Add(1)
+	if c.trust == trusted {
+		// A worker that is somebody else's could say so, too, and would be given root's connections.
+		w.idle = make(chan struct{}, 1)
+		go w.listenIdle()
+	}
+	go r.attend(w)
+	return w, nil
 }
 
 // admit counts a client in, or refuses it.
@@ -239,13 +261,13 @@ func mustDup(f *os.File) int {
 }
 
 // copyLog passes on what a worker says, until it has ended: line by line, made printable, and not without end.
-func (r *running) copyLog(w *launched, c *client) {
+func (r *running) copyLog(w *launched) {
 	defer w.log.Close()
 	lines := bufio.NewReaderSize(io.LimitReader(w.log, workerLogLimit), 4096)
 	for {
 		line, err := lines.ReadString('\n')
 		if text := printable(line); text != "" {
-			r.log("worker %d for %v: %s", w.process.Pid, c, text)
+			r.log("worker %d: %s", w.process.Pid, text)
 		}
 		if err != nil {
 			break

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"time"
 
@@ -63,8 +62,9 @@ func (o *Options) setDefaults() {
 
 var errEnding = errors.New("the service is ending")
 
-// Work is what a worker process does: it holds the conversation on descriptor 3, which its service has accepted, and
-// returns when the client has closed it or the service ends. It is called by the program that [Server.Worker] names.
+// Work is what a worker process does: it holds the conversation on descriptor 3, which its service has accepted, and those that
+// the service hands it afterwards. It returns when the client has closed it, and no other is to come, or the service ends. It
+// is called by the program that [Server.Worker] names.
 func Work(ctx context.Context, o Options) error {
 	o.setDefaults()
 	for _, fd := range []int{workerConn, workerControl} {
@@ -77,31 +77,57 @@ func Work(ctx context.Context, o Options) error {
 		return os.NewSyscallError("fcntl", err)
 	}
 	control := os.NewFile(workerControl, "control") // non-blocking, so that Close ends the read
-	done := make(chan struct{})
+	done, next := make(chan struct{}), make(chan int, 1)
 	defer func() { control.Close(); <-done }()
 	go func() {
 		defer close(done)
-		io.Copy(io.Discard, control) // until the service closes its end, or is gone
+		receiveConnections(control, next) // until the service closes its end, or is gone
 		ending(errEnding)
 	}()
-	front, err := newPackets(workerConn)
+	own, err := lookAtSelf()
 	if err != nil {
 		return err
 	}
+	conn := workerConn
+	for range maxConversations - 1 {
+		again, err := work(ctx, conn, o, own)
+		if err != nil || !again || ctx.Err() != nil {
+			return err
+		}
+		if err := sayIdle(control); err != nil {
+			return nil // the service is gone
+		}
+		var ok bool
+		if conn, ok = <-next; !ok {
+			return nil
+		}
+	}
+	_, err = work(ctx, conn, o, own)
+	return err
+}
+
+// work holds one conversation. It reports whether the worker is as good as new afterwards.
+func work(ctx context.Context, conn int, o Options, own *self) (again bool, err error) {
+	front, err := newPackets(conn)
+	if err != nil {
+		return false, err
+	}
 	defer front.close()
-	c, err := identify(workerConn, *o.rules)
+	c, err := identify(conn, *o.rules, own)
 	if err != nil {
 		front.send(response(0, err), nil)
-		return err
+		return false, err
 	}
 	defer c.close()
 	if os.Getenv(trustVariable) != trusted.String() {
 		c.trust, c.why = untrusted, fmt.Sprintf("its uid is %d", c.UID)
 	}
 	if c.trust == untrusted && o.rules.become && uint32(os.Geteuid()) != c.UID {
-		return fmt.Errorf("this worker has the uid %d, but its client has %d", os.Geteuid(), c.UID)
+		return false, fmt.Errorf("this worker has the uid %d, but its client has %d", os.Geteuid(), c.UID)
 	}
-	return converse(ctx, front, c, o)
+	made, err := converse(ctx, front, c, o)
+	// A process that was restored is this one's child until this one ends.
+	return o.TellCaller && c.trust == trusted && !made && err == nil, err
 }
 
 // Swrk holds a conversation with the parent process on an inherited descriptor, as `criu swrk FD` does, until the parent
@@ -119,11 +145,16 @@ func Swrk(ctx context.Context, fd int, o Options) error {
 		return err
 	}
 	defer front.close()
-	c, err := identify(fd, *o.rules)
+	own, err := lookAtSelf()
+	if err != nil {
+		return err
+	}
+	c, err := identify(fd, *o.rules, own)
 	if err != nil {
 		return err
 	}
 	defer c.close()
 	c.trust = direct
-	return converse(ctx, front, c, o)
+	_, err = converse(ctx, front, c, o)
+	return err
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -273,8 +274,8 @@ func (r *run) serveOn(ctx context.Context, l *server.Listener, work *os.File, be
 	ctx, stop := untilSignal(ctx)
 	defer stop()
 	srv := &server.Server{
-		Worker: server.Command{Args: worker, Env: r.Environ},
-		Grant:  !s.service.noGrant, MaxWorkers: s.service.workers, MaxPerUser: s.service.perUser, Log: say,
+		Worker:  server.Command{Args: worker, Env: r.Environ},
+		MaxIdle: runtime.NumCPU(), Grant: !s.service.noGrant, MaxWorkers: s.service.workers, MaxPerUser: s.service.perUser, Log: say,
 	}
 	if err := r.ready(); err != nil {
 		return err
