@@ -50,7 +50,7 @@ func (e *Engine) Open(ctx context.Context, call criu.Call) (criu.Conn, error) {
 			return nil, &criu.Error{Op: call.Op.String(), Stage: "connect", Peer: e.String(), Kind: criu.ErrUnsupported, Err: errors.New(c.what)}
 		}
 	}
-	return &conn{engine: e, call: call, messages: make(chan *criu.Message), answers: make(chan *rpc.Req), closed: make(chan struct{})}, nil
+	return &conn{engine: e, call: call, messages: make(chan *criu.Message), closed: make(chan struct{})}, nil
 }
 
 // A session is what a request is answered with beside its options.
@@ -99,7 +99,6 @@ type conn struct {
 	engine   *Engine
 	call     criu.Call
 	messages chan *criu.Message
-	answers  chan *rpc.Req // to notifications
 	closed   chan struct{}
 
 	work sync.WaitGroup
@@ -108,7 +107,7 @@ type conn struct {
 	abort    context.CancelFunc // of the work at hand
 	asked    bool               // there was a request
 	busy     bool               // it has no answer yet
-	notified bool               // a notification waits for its answer
+	answered chan<- *rpc.Req    // takes the answer to a notification; nil where there is none that waits for one
 	isClosed bool
 }
 
@@ -123,20 +122,14 @@ func (c *conn) Send(ctx context.Context, req *rpc.Req) error {
 		return c.fail("send", criu.ErrClosed, nil)
 	}
 	if req.Type == rpc.ReqNotify {
-		waiting := c.notified
-		c.notified = false
+		answered := c.answered
+		c.answered = nil
 		c.mu.Unlock()
-		if !waiting {
+		if answered == nil {
 			return c.fail("send", criu.ErrProtocol, errors.New("an answer to a notification that there was not"))
 		}
-		select {
-		case c.answers <- req:
-			return nil
-		case <-c.closed:
-			return c.fail("send", criu.ErrClosed, nil)
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+		answered <- req // there is room: the work may have gone on meanwhile, because its time was up
+		return nil
 	}
 	defer c.mu.Unlock()
 	if c.busy {
@@ -144,7 +137,7 @@ func (c *conn) Send(ctx context.Context, req *rpc.Req) error {
 	}
 	// The work is not bound by the context of this call, which is over soon.
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	c.abort, c.asked, c.busy = cancel, true, true
+	c.abort, c.asked, c.busy, c.answered = cancel, true, true, nil
 	c.work.Go(func() {
 		defer cancel()
 		c.answer(work, req)
@@ -170,16 +163,18 @@ func (c *conn) answer(ctx context.Context, req *rpc.Req) {
 	c.mu.Lock()
 	c.busy = false // before the answer, upon which the next request may follow
 	c.mu.Unlock()
-	c.deliver(&criu.Message{Resp: resp, Detail: err})
+	_ = c.deliver(context.WithoutCancel(ctx), &criu.Message{Resp: resp, Detail: err})
 }
 
-// deliver hands a message to Recv, unless the conversation is over.
-func (c *conn) deliver(m *criu.Message) bool {
+// deliver hands a message to Recv, unless the conversation is over or the context ends.
+func (c *conn) deliver(ctx context.Context, m *criu.Message) error {
 	select {
 	case c.messages <- m:
-		return true
+		return nil
 	case <-c.closed:
-		return false
+		return criu.ErrClosed
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 
@@ -193,15 +188,16 @@ func (c *conn) notify(ctx context.Context, stage string, pid int, files ...*os.F
 	if err != nil {
 		return nil, err
 	}
+	answered := make(chan *rpc.Req, 1)
 	c.mu.Lock()
-	c.notified = true
+	c.answered = answered
 	c.mu.Unlock()
-	if !c.deliver(&criu.Message{Resp: &rpc.Resp{Type: rpc.ReqNotify, Success: true, Notify: n}, Files: sent}) {
+	if err := c.deliver(ctx, &criu.Message{Resp: &rpc.Resp{Type: rpc.ReqNotify, Success: true, Notify: n}, Files: sent}); err != nil {
 		closeFiles(sent)
-		return nil, criu.ErrClosed
+		return nil, err
 	}
 	select {
-	case answer := <-c.answers:
+	case answer := <-answered:
 		if answer.NotifySuccess == nil || !*answer.NotifySuccess {
 			return nil, fmt.Errorf("%w at the stage %s", errRefused, stage)
 		}

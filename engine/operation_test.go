@@ -267,3 +267,22 @@ func TestDumpOfNobody(t *testing.T) {
 		t.Errorf("a dump of the parent: %v", err)
 	}
 }
+
+// Whoever is told of a stage may take longer than the operation has: its answer comes too late, and the operation's is there.
+func TestNotificationIsAnsweredLate(t *testing.T) {
+	testkit.Need(t, testkit.Root, testkit.VictimProgram("counter"))
+	victim := testkit.StartVictim(t, "counter")
+	err := dumpTo(t, New(), t.TempDir(), victim.Pid, func(o *criu.DumpOptions) {
+		o.LeaveRunning, o.Raw.Timeout = true, new(uint32(1))
+		o.Notify = func(ctx context.Context, n *criu.Event) error {
+			if n.Name == "post-dump" {
+				<-time.After(1200 * time.Millisecond)
+			}
+			return nil
+		}
+	})
+	if !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, unix.ETIMEDOUT) || !strings.Contains(err.Error(), "longer than --timeout allows, 1 s") {
+		t.Errorf("a dump that takes too long: %v", err)
+	}
+	victim.MustVerify()
+}

@@ -51,7 +51,7 @@ func options() []option {
 		// the tree
 		{"pid", heeded, idle, nil}, {"leave_running", heeded, idle, nil}, {"freeze_cgroup", heeded, idle, nil},
 		{"rst_sibling", idle, heeded, nil}, {"inherit_fd", idle, heeded, nil}, {"skip_file_rwx_check", idle, heeded, nil},
-		{"external", heeded, heeded, nil}, // see refuseExternal
+		{"external", heeded, heeded, nil}, // see knownExternal
 		{"exec_cmd", idle, unable, func(o *rpc.Opts) bool { return len(o.ExecCmd) > 0 }},
 		{"status_fd", idle, idle, nil}, // it gets a byte when pages are served, and nothing otherwise
 		{"pidfd_store_sk", unable, unable, func(o *rpc.Opts) bool { return o.PidfdStoreSk != nil }},

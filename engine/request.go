@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -50,11 +49,8 @@ func (e *Engine) restore(ctx context.Context, opts *rpc.Opts, s *session) (*rpc.
 		return nil, err
 	}
 	defer dirs.close()
-	if seconds := value(opts.Timeout); seconds > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, time.Duration(seconds)*time.Second)
-		defer cancel()
-	}
+	ctx, limit := withTimeout(ctx, opts)
+	defer limit.cancel()
 	r := &restore{
 		dir: dirs.images, log: dirs.log, kernel: e.kernel, stopped: value(opts.LeaveStopped),
 		options: plan.Options{Arch: snapshot.AMD64, ShellJob: value(opts.ShellJob)},
@@ -84,6 +80,7 @@ func (e *Engine) restore(ctx context.Context, opts *rpc.Opts, s *session) (*rpc.
 		}
 	}
 	root, err := r.run(ctx)
+	err = limit.explain(err)
 	if err == nil {
 		err = image.WriteAll(dirs.work, image.StatsRestore, 0, &entry.Stats{Restore: &r.stats})
 	}

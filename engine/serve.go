@@ -65,11 +65,8 @@ func (e *Engine) dump(ctx context.Context, opts *rpc.Opts, s *session) (*rpc.Res
 		return nil, err
 	}
 	defer dirs.close()
-	if seconds := value(opts.Timeout); seconds > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, time.Duration(seconds)*time.Second)
-		defer cancel()
-	}
+	ctx, limit := withTimeout(ctx, opts)
+	defer limit.cancel()
 	d := &dump{pid: pid, dir: dirs.images, log: dirs.log, kernel: e.kernel, oldPages: e.oldPages, socket: socket, shellJob: value(opts.ShellJob),
 		cgroup: value(opts.FreezeCgroup), external: opts.External, cgroups: cgroupMode(opts), cpuinfo: asksForCPUInfo(opts), buildIDs: e.settings.FileValidation != "filesize"}
 	switch {
@@ -81,7 +78,7 @@ func (e *Engine) dump(ctx context.Context, opts *rpc.Opts, s *session) (*rpc.Res
 	if value(opts.NotifyScripts) {
 		d.notify = func(stage string) (*rpc.Opts, error) { return s.notify(ctx, stage, 0) }
 	}
-	err = d.run(ctx)
+	err = limit.explain(d.run(ctx))
 	if err == nil {
 		err = writeStats(dirs.work, &d.stats)
 	}
@@ -94,6 +91,31 @@ func (e *Engine) dump(ctx context.Context, opts *rpc.Opts, s *session) (*rpc.Res
 	}
 	dirs.log.info("Dumping finished successfully")
 	return &rpc.Resp{Type: rpc.ReqDump, Success: true, Dump: &rpc.DumpResp{Restored: new(false)}}, nil
+}
+
+// A timeLimit is what a request says of how long it may take, from beginning to end.
+type timeLimit struct {
+	ctx     context.Context
+	cancel  context.CancelFunc
+	seconds uint32 // 0 for as long as it takes
+}
+
+func withTimeout(ctx context.Context, opts *rpc.Opts) (context.Context, *timeLimit) {
+	limit := &timeLimit{seconds: value(opts.Timeout)}
+	if limit.seconds > 0 {
+		limit.ctx, limit.cancel = context.WithTimeout(ctx, time.Duration(limit.seconds)*time.Second)
+	} else {
+		limit.ctx, limit.cancel = context.WithCancel(ctx)
+	}
+	return limit.ctx, limit
+}
+
+// explain says so where time has run out.
+func (l *timeLimit) explain(err error) error {
+	if err == nil || l.seconds == 0 || !errors.Is(l.ctx.Err(), context.DeadlineExceeded) {
+		return err
+	}
+	return fmt.Errorf("it took longer than --timeout allows, %d s, and was taken back: %w", l.seconds, err)
 }
 
 // value is that of an optional field, or zero.
