@@ -24,6 +24,10 @@ const (
 	idle
 )
 
+func (t treatment) String() string {
+	return map[treatment]string{unable: "refused", heeded: "done", idle: "nothing to do"}[t]
+}
+
 // option is how the engine treats a field of criu_opts.
 type option struct {
 	name          string

@@ -4,6 +4,10 @@ package engine
 
 import (
 	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -13,6 +17,7 @@ import (
 
 	"stasis.example/criu/rpc"
 	"stasis.example/internal/rpctable"
+	"stasis.example/internal/testkit"
 )
 
 // Every option of the RPC is in the table, once, and one that is refused can be told.
@@ -31,6 +36,43 @@ func TestEveryOptionIsTreated(t *testing.T) {
 	slices.Sort(got)
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-RPC +treated)\n%s", diff)
+	}
+}
+
+var update = flag.Bool("update", false, "write the pages that are made of tables anew")
+
+// TestOptionsPage: docs/engine-options.md is what the table says. With -update it is written.
+func TestOptionsPage(t *testing.T) {
+	var b strings.Builder
+	b.WriteString(`<!-- Written by go test ./engine -run TestOptionsPage -update, from the table in engine/options.go. Do not edit. -->
+
+# What the built-in engine does with each option
+
+*Refused*: an operation with the option fails, by its name, before anything is done, unless the option asks for nothing (false, 0).
+*Nothing to do*: the option allows something that the engine refuses by name wherever a tree has it, says how something is done that
+is not done, or has no meaning for the operation. What each option means: [options.md](options.md).
+
+| RPC field | dump | restore |
+|---|---|---|
+`)
+	for _, row := range rpctable.Options() {
+		i := slices.IndexFunc(options(), func(o option) bool { return o.name == row.Name })
+		if i < 0 {
+			t.Fatalf("%s is not in the table", row.Name)
+		}
+		o := options()[i]
+		fmt.Fprintf(&b, "| `%s` | %v | %v |\n", o.name, o.dump, o.restore)
+	}
+	fmt.Fprintf(&b, "\nOf `external`, the kinds %s are taken, all others refused.\n", strings.Join(externalKinds(), " and "))
+	path := filepath.Join(testkit.SourceRoot(), "docs", "engine-options.md")
+	if page, err := os.ReadFile(path); err == nil && string(page) == b.String() {
+		return
+	}
+	if !*update {
+		t.Fatalf("%s is not what the table says; go test ./engine -run TestOptionsPage -update writes it", path)
+	}
+	if err := os.WriteFile(path, []byte(b.String()), 0o644); err != nil {
+		t.Fatal(err)
 	}
 }
 
