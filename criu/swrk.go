@@ -89,15 +89,19 @@ func (s *Swrk) Open(ctx context.Context, call Call) (Conn, error) {
 // swrkConn is a conversation with a swrk child.
 type swrkConn struct {
 	*packetConn
-	path     string
-	pid      int
-	files    int         // number of Call.Files[0] in the child
-	process  *os.Process // nil for a self-dump's peer, which is not our child
-	stderr   *os.File    // what the child says, nil where the caller has it
-	inode    uint64      // of the child's end of the socket
-	born     uint64      // start time of the child, in clock ticks since boot
-	execCmd  bool
-	restores bool
+	path       string
+	pid        int
+	files      int         // number of Call.Files[0] in the child
+	process    *os.Process // nil for a self-dump's peer, which is not our child
+	stderr     *os.File    // what the child says, nil where the caller has it
+	inode      uint64      // of the child's end of the socket
+	born       uint64      // start time of the child, in clock ticks since boot
+	execCmd    bool
+	restores   bool
+	sibling    bool // the tree is to be the caller's child
+	succeeded  bool // the last answer
+	formerRoot bool // there was a process with the number of the root to be
+
 	rootTask int   // root of the tree that is being restored, once a notification told
 	tree     []int // pids of the tree that is to be restored
 
@@ -134,6 +138,8 @@ func (c *swrkConn) start(s *Swrk, call Call) error {
 	if s.SysProcAttr == nil || s.SysProcAttr.Cloneflags&unix.CLONE_NEWPID == 0 { // else the numbers mean nothing here
 		c.tree = call.TreePIDs
 	}
+	c.sibling = call.Sibling
+	c.noteFormerRoot()
 	attr := &os.ProcAttr{Dir: s.Dir, Env: s.Env, Sys: s.SysProcAttr}
 	argv := []string{s.path(), "swrk", itoa(swrkSocket)}
 	if call.SelfDump {
@@ -195,6 +201,7 @@ func (c *swrkConn) Recv(ctx context.Context) (*Message, error) {
 		if n := msg.Resp.Notify; c.restores && n != nil && n.PID != nil {
 			c.rootTask = int(*n.PID)
 		}
+		c.succeeded = msg.Resp.Success && msg.Resp.Type != rpc.ReqNotify
 		return msg, nil
 	}
 	return nil, c.explain(err)
@@ -295,6 +302,9 @@ func (c *swrkConn) finish() error {
 	c.mu.Lock()
 	c.state, c.reaped = state, true
 	c.mu.Unlock()
+	if c.sibling && !c.succeeded {
+		c.buryRoot()
+	}
 	// ECHILD: the host reaps all children by itself, or ignores SIGCHLD.
 	if waitErr != nil && !errors.Is(waitErr, syscall.ECHILD) && err == nil {
 		err = os.NewSyscallError("wait", waitErr)

@@ -2,10 +2,13 @@ package server
 
 import (
 	"context"
+	"errors"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"stasis.example/criu"
@@ -151,4 +154,79 @@ func onceFrozen(do func()) func(context.Context, *criu.Event) error {
 		}
 		return nil
 	}
+}
+
+// killWorker kills the one worker that this process has started.
+func killWorker(t *testing.T) {
+	t.Helper()
+	tasks, err := filepath.Glob("/proc/self/task/*/children")
+	if err != nil {
+		t.Fatal(err)
+	}
+	killed := 0
+	for _, task := range tasks {
+		children, _ := os.ReadFile(task)
+		for child := range strings.FieldsSeq(string(children)) {
+			command, _ := os.ReadFile("/proc/" + child + "/cmdline")
+			if !strings.Contains(string(command), wordWorker) {
+				continue
+			}
+			pid, err := strconv.Atoi(child)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			killed++
+		}
+	}
+	if killed != 1 {
+		t.Fatalf("%d workers were killed", killed)
+	}
+}
+
+// A worker that is killed costs nobody but its client anything: the tree that it was dumping runs on, of the one that it was
+// restoring nothing is left, and the service goes on.
+func TestWorkerThatIsKilled(t *testing.T) {
+	testkit.Need(t, testkit.Root, testkit.VictimProgram("counter"))
+	s := startServer(t, builtin, "")
+	client := criu.New(&criu.Service{Path: s.socket})
+	v, dir := testkit.StartVictim(t, "counter"), t.TempDir()
+	at := func(stage string) func(context.Context, *criu.Event) error {
+		return func(_ context.Context, e *criu.Event) error {
+			if e.Name == stage {
+				killWorker(t)
+			}
+			return nil
+		}
+	}
+	for _, stage := range []string{"pre-dump", "query-ext-files", "post-dump"} {
+		_, err := client.Dump(t.Context(), criu.DumpOptions{PID: v.Pid, ImagesDir: t.TempDir(), Notify: at(stage)})
+		if !errors.Is(err, criu.ErrTransport) {
+			t.Errorf("killed at %s: %v", stage, err)
+		}
+		testkit.WaitFor(t, "the process to run again", func() bool { return v.State() == "S" || v.State() == "R" })
+	}
+	if _, err := client.Dump(t.Context(), criu.DumpOptions{PID: v.Pid, ImagesDir: dir}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := v.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	for _, stage := range []string{"pre-restore", "post-restore", "pre-resume"} {
+		_, err := client.Restore(t.Context(), criu.RestoreOptions{ImagesDir: dir, Notify: at(stage)})
+		if !errors.Is(err, criu.ErrTransport) {
+			t.Errorf("killed at %s: %v", stage, err)
+		}
+		testkit.WaitFor(t, "what was restored to be gone", func() bool {
+			_, err := os.Stat("/proc/" + strconv.Itoa(v.Pid))
+			return errors.Is(err, os.ErrNotExist)
+		})
+	}
+	if _, err := client.Restore(t.Context(), criu.RestoreOptions{ImagesDir: dir}); err != nil {
+		t.Fatal(err)
+	}
+	v.Restored()
+	v.MustVerify()
 }

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"os"
 	"testing"
 
@@ -201,5 +202,43 @@ func whenTheTreeIsFrozen(t *testing.T, transport string) {
 	}
 	if !frozen {
 		t.Error("there was no notification while the tree was frozen and not yet written")
+	}
+}
+
+// Somebody who is not root gets answers of the built-in engine's about what there is. CRIU has only root check.
+func TestUserAsks(t *testing.T) {
+	testkit.Need(t, testkit.Root)
+	s := startServer(t, builtin, "")
+	for _, typ := range []rpc.ReqType{rpc.ReqVersion, rpc.ReqCheck, rpc.ReqFeatureCheck} {
+		resp := s.mustAsk(attack{Type: typ}, mallory)
+		if !resp.Success {
+			t.Errorf("%v: %s", typ, text(resp))
+		}
+	}
+}
+
+// A restore as the client's child that fails leaves the client no child, not even one that has ended.
+func TestRestoreChildThatFails(t *testing.T) { eachEngine(t, restoreChildThatFails) }
+
+func restoreChildThatFails(t *testing.T, transport string) {
+	v, dir := victimOf(t, 0), t.TempDir()
+	client := criu.New(swrkOf(transport))
+	if _, err := client.Dump(t.Context(), criu.DumpOptions{PID: v.Pid, ImagesDir: dir}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := v.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	criutest.NoLeaks(t)
+	for _, stage := range []string{"pre-restore", "post-restore", "post-restore"} {
+		_, err := client.RestoreChild(t.Context(), criu.RestoreOptions{ImagesDir: dir, Notify: func(_ context.Context, e *criu.Event) error {
+			if e.Name == stage {
+				return errors.New("not today")
+			}
+			return nil
+		}})
+		if !errors.Is(err, criu.ErrRefused) {
+			t.Errorf("refused at %s: %v", stage, err)
+		}
 	}
 }
