@@ -8,6 +8,10 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"stasis.example/criu/rpc"
 )
 
 // Levels of a log, as CRIU counts them.
@@ -25,6 +29,16 @@ type logger struct {
 	level int
 	start time.Time
 	first string // the first error
+}
+
+// begin tells what writes the log, and where it runs.
+func (l *logger) begin(version *rpc.Version) {
+	l.info("Version: %d.%d.%d (%s)", version.MajorNumber, version.MinorNumber, value(version.Sublevel), value(version.Name))
+	var name unix.Utsname
+	if err := unix.Uname(&name); err == nil {
+		text := unix.ByteSliceToString
+		l.info("Running on %s %s %s %s %s", text(name.Nodename[:]), text(name.Sysname[:]), text(name.Release[:]), text(name.Version[:]), text(name.Machine[:]))
+	}
 }
 
 // add writes a line, as "(00.012345) Error (dump): text". Text of several lines becomes as many.
@@ -46,9 +60,13 @@ func (l *logger) add(level int, where, format string, args ...any) {
 		case logWarn:
 			label = "Warn  (" + where + "): "
 		}
-		passed := time.Since(l.start)
+		stamp := ""
+		if l.level >= logInfo { // and no times where only what went wrong is told, as with CRIU
+			passed := time.Since(l.start)
+			stamp = fmt.Sprintf("(%02d.%06d) ", int(passed.Seconds()), passed.Microseconds()%1e6)
+		}
 		// A log that cannot be written is no reason to fail: the dump may be good.
-		_, _ = fmt.Fprintf(l.to, "(%02d.%06d) %s%s\n", int(passed.Seconds()), passed.Microseconds()%1e6, label, line)
+		_, _ = fmt.Fprintf(l.to, "%s%s%s\n", stamp, label, line)
 	}
 }
 

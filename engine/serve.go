@@ -162,6 +162,7 @@ func (e *Engine) openDirs(opts *rpc.Opts) (*directories, error) {
 		d.close()
 		return nil, err
 	}
+	d.log.begin(e.version())
 	return d, nil
 }
 
