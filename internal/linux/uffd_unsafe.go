@@ -16,7 +16,7 @@ const (
 	uffdAPIVersion      = 0xaa
 	uffdRegisterMissing = 1
 	uffdioAPI           = 3<<30 | 24<<16 | 0xaa<<8 | 0x3f
-	uffdioRegister      = 3<<30 | 32<<16 | 0xaa<<8 | 0x00
+	uffdioRegister      = 3<<30 | 32<<16 | 0xaa<<8 // number 0
 	uffdioCopy          = 3<<30 | 40<<16 | 0xaa<<8 | 0x03
 )
 

@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"stasis.example/engine/internal/collect"
+	"stasis.example/engine/internal/ptrace"
 	"stasis.example/engine/internal/snapshot"
 	"stasis.example/internal/linux"
 )
@@ -61,7 +62,7 @@ func registers(th *collect.Thread) (snapshot.Registers, error) {
 
 // absolute reports whether the timeout of a call is an instant, so that the call can be made again as it is: a futex with a bit
 // set (pthread_cond_timedwait and others).
-func absolute(r *unix.PtraceRegs) bool {
+func absolute(r *ptrace.Regs) bool {
 	const waitBitset, command = 9, 0x7f
 	return r.Orig_rax == unix.SYS_FUTEX && r.Rsi&command == waitBitset
 }
