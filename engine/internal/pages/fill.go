@@ -59,7 +59,7 @@ type Filler struct {
 	Written, Dropped uint64
 
 	vma   int  // where the search goes on
-	lanes lane // of that mapping
+	lane  lane // of that mapping
 	known bool // it is found out
 
 	next  job
@@ -74,9 +74,12 @@ type Filler struct {
 const (
 	// manyFrom is how many bytes a process has to have for it to be worth that others help.
 	manyFrom = 4 << 20
-	// jobBytes is how much is read by one call: it is still in the processor's cache when it is written.
-	jobBytes = 256 << 10
-	maxTeam  = 4
+	// jobBytes is how much one does at a time, and bufferBytes how much of it is read by one call: it is in the processor's cache
+	// still when it is written. Larger buffers cost a tenth more, and to map the image, by whatever window, costs more than to read
+	// it.
+	jobBytes    = hugeSize
+	bufferBytes = 128 << 10
+	maxTeam     = 4
 )
 
 // lane is how pages get into a mapping.
@@ -84,6 +87,7 @@ type lane uint8
 
 const (
 	laneWrite lane = iota + 1 // as the process itself could write them
+	laneHuge                  // likewise, each huge page by one call, since the first to touch it gets all of it
 	laneForce                 // whatever its protection
 	laneUFFD                  // through a userfaultfd
 )
@@ -94,7 +98,7 @@ type piece struct {
 	lane         lane
 }
 
-// job is what is read by one call: pieces that follow each other in a file.
+// job is pieces that follow each other in a file.
 type job struct {
 	file   image.File
 	offset int64
@@ -143,7 +147,7 @@ func (f *Filler) mapping(addr uint64) (*snapshot.VMA, error) {
 	v := &vmas[f.vma]
 	if !f.known {
 		var err error
-		if f.lanes, err = f.choose(v); err != nil {
+		if f.lane, err = f.choose(v); err != nil {
 			return nil, err
 		}
 		f.known = true
@@ -162,7 +166,7 @@ func (f *Filler) choose(v *snapshot.VMA) (lane, error) {
 		return plain, nil
 	}
 	if plain == laneWrite && f.huge.wanted(f.Space, v) {
-		return plain, nil
+		return laneHuge, nil
 	}
 	ok, err := f.uffd.register(f, v.Range)
 	if err != nil {
@@ -184,9 +188,11 @@ func (f *Filler) inherits(r snapshot.Range) bool {
 
 // take makes jobs of pages that are in one mapping and in one place.
 func (f *Filler) take(file image.File, offset int64, r snapshot.Range) error {
+	lane := f.lane
 	for r.Start < r.End {
 		j := &f.next
-		if len(j.pieces) > 0 && (j.file != file || j.offset+int64(j.bytes) != offset || j.bytes >= jobBytes || len(j.pieces) == linux.MaxParts) {
+		full := j.bytes >= jobBytes || len(j.pieces) == linux.MaxParts || lane == laneHuge && r.Start%hugeSize == 0
+		if len(j.pieces) > 0 && (full || j.file != file || j.offset+int64(j.bytes) != offset) {
 			if err := f.dispatch(); err != nil {
 				return err
 			}
@@ -195,8 +201,11 @@ func (f *Filler) take(file image.File, offset int64, r snapshot.Range) error {
 			j.file, j.offset = file, offset
 		}
 		n := min(r.Len(), jobBytes-j.bytes)
-		j.pieces = append(j.pieces, piece{r.Start, n, f.lanes})
-		j.forced = j.forced || f.lanes == laneForce
+		if lane == laneHuge {
+			n = min(n, hugeSize-r.Start%hugeSize)
+		}
+		j.pieces = append(j.pieces, piece{r.Start, n, lane})
+		j.forced = j.forced || lane == laneForce
 		j.bytes += n
 		f.Written += n / Size
 		r.Start += n
@@ -214,10 +223,10 @@ func (f *Filler) dispatch() error {
 	}
 	if j.forced || f.Expect < manyFrom {
 		if f.own == nil {
-			f.own = make([]byte, min(jobBytes, max(f.Expect, j.bytes)))
+			f.own = make([]byte, min(bufferBytes, max(f.Expect&^(Size-1), j.bytes)))
 		}
 		f.next.pieces = j.pieces[:0] // to be used again
-		return f.do(&j, &f.own)
+		return f.do(&j, f.own)
 	}
 	if f.team == nil {
 		f.team = newTeam(f, min(runtime.GOMAXPROCS(0), maxTeam))
@@ -225,36 +234,46 @@ func (f *Filler) dispatch() error {
 	return f.team.give(j)
 }
 
-// do reads what a job is about, and writes it.
-func (f *Filler) do(j *job, buffer *[]byte) error {
-	if uint64(len(*buffer)) < j.bytes {
-		*buffer = make([]byte, j.bytes)
-	}
-	buf := (*buffer)[:j.bytes]
-	if n, err := j.file.ReadAt(buf, j.offset); n < len(buf) {
-		if errors.Is(err, io.EOF) {
-			err = io.ErrUnexpectedEOF
-		}
-		return fmt.Errorf("read the pages at %d, of memory at %#x: %w", j.offset+int64(n), j.pieces[0].addr, err)
-	}
+// do reads what a job is about, and writes it, as much at a time as the buffer holds.
+func (f *Filler) do(j *job, buf []byte) error {
 	var parts []linux.Part
-	for _, p := range j.pieces {
-		data := buf[:p.length]
-		buf = buf[p.length:]
-		switch p.lane {
-		case laneWrite:
-			parts = append(parts, linux.Part{Addr: p.addr, Data: data})
-		case laneForce:
-			if err := f.force(p.addr, data); err != nil {
+	offset, left := j.offset, j.bytes
+	for i, skip := 0, uint64(0); i < len(j.pieces); {
+		part := buf[:min(uint64(len(buf)), left)]
+		if n, err := j.file.ReadAt(part, offset); n < len(part) {
+			if errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			return fmt.Errorf("read the pages at %d, of memory at %#x: %w", offset+int64(n), j.pieces[i].addr+skip, err)
+		}
+		offset, left = offset+int64(len(part)), left-uint64(len(part))
+		parts = parts[:0]
+		for len(part) > 0 {
+			p := j.pieces[i]
+			n := min(uint64(len(part)), p.length-skip)
+			if p.lane == laneWrite || p.lane == laneHuge {
+				parts = append(parts, linux.Part{Addr: p.addr + skip, Data: part[:n]})
+			} else if err := f.put(p.lane, p.addr+skip, part[:n]); err != nil {
 				return err
 			}
-		case laneUFFD:
-			if err := f.uffd.copy(f, p.addr, data); err != nil {
-				return err
+			part, skip = part[n:], skip+n
+			if skip == p.length {
+				i, skip = i+1, 0
 			}
 		}
+		if err := f.Kernel.WriteParts(f.Process.PID, parts); err != nil {
+			return err
+		}
 	}
-	return f.Kernel.WriteParts(f.Process.PID, parts)
+	return nil
+}
+
+// put writes in one of the ways that take a call each.
+func (f *Filler) put(l lane, addr uint64, data []byte) error {
+	if l == laneUFFD {
+		return f.uffd.copy(f, addr, data)
+	}
+	return f.force(addr, data)
 }
 
 // force writes memory that the process itself may not write. Only the thread that traces it may.
@@ -304,9 +323,9 @@ func newTeam(f *Filler, n int) *team {
 	t := &team{jobs: make(chan job, n), failed: make(chan struct{})}
 	for range n {
 		t.group.Go(func() {
-			buf := make([]byte, jobBytes)
+			buf := make([]byte, bufferBytes)
 			for j := range t.jobs {
-				if err := f.do(&j, &buf); err != nil {
+				if err := f.do(&j, buf); err != nil {
 					t.fail(err)
 					return
 				}
