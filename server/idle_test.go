@@ -69,7 +69,10 @@ func TestIdleWorkers(t *testing.T) {
 			t.Errorf("root was served by %s", roots)
 		}
 	}
-	testkit.WaitFor(t, "a worker to be used again", func() bool { return s.who(0) == s.who(0) })
+	testkit.WaitFor(t, "a worker to be used again", func() bool {
+		first := s.who(0)
+		return s.who(0) == first
+	})
 	if again := s.who(mallory); again == users || !strings.HasSuffix(again, fmt.Sprint("uid ", mallory)) {
 		t.Errorf("a user was served by %s, before by %s", again, users)
 	}

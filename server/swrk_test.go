@@ -31,8 +31,9 @@ func TestConformanceOfSwrk(t *testing.T) {
 }
 
 // The peer inherits what the client lets its swrk child inherit, under the number that it has there.
-func TestSwrkInheritedFiles(t *testing.T) {
-	testkit.Need(t, testkit.Root)
+func TestSwrkInheritedFiles(t *testing.T) { eachEngine(t, swrkInheritedFiles) }
+
+func swrkInheritedFiles(t *testing.T, transport string) {
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -45,7 +46,7 @@ func TestSwrkInheritedFiles(t *testing.T) {
 		ok     bool
 	}{{"inherited", 4, true}, {"of the server's own", 5, false}, {"none", 900, false}} {
 		t.Run(tc.name, func(t *testing.T) {
-			swrk := swrkOf(testkit.CRIUPath(t))
+			swrk := swrkOf(transport)
 			swrk.ExtraFiles = []*os.File{w}
 			conn, err := swrk.Open(t.Context(), criu.Call{})
 			if err != nil {
