@@ -176,6 +176,7 @@ func TestSelfDumpBuiltin(t *testing.T) {
 		{"swrk", selfDumper{Swrk: builtin}},
 		{"swrk, left running", selfDumper{Swrk: builtin, Running: true}},
 		{"service, of a user", selfDumper{UID: mallory, Running: true}},
+		{"CRIU", selfDumper{Swrk: testkit.CRIUPath(t)}},
 		{"Debian's libcriu", selfDumper{Lib: testkit.ToolPath(t, "criu", "libcriu", "libcriu.so.2")}},
 		{"our libcriu", selfDumper{Lib: ownLibrary(t), Running: true}},
 	} {
