@@ -156,33 +156,26 @@ func onceFrozen(do func()) func(context.Context, *criu.Event) error {
 	}
 }
 
-// killWorker kills the one worker that this process has started.
+// killWorker kills the one worker that this process has, once the last one's is gone.
 func killWorker(t *testing.T) {
 	t.Helper()
-	tasks, err := filepath.Glob("/proc/self/task/*/children")
-	if err != nil {
-		t.Fatal(err)
-	}
-	killed := 0
-	for _, task := range tasks {
-		children, _ := os.ReadFile(task)
-		for child := range strings.FieldsSeq(string(children)) {
-			command, _ := os.ReadFile("/proc/" + child + "/cmdline")
-			if !strings.Contains(string(command), wordWorker) {
-				continue
+	var workers []int
+	testkit.WaitFor(t, "one worker to be left", func() bool {
+		workers = workers[:0]
+		tasks, _ := filepath.Glob("/proc/self/task/*/children")
+		for _, task := range tasks {
+			children, _ := os.ReadFile(task)
+			for child := range strings.FieldsSeq(string(children)) {
+				command, _ := os.ReadFile("/proc/" + child + "/cmdline")
+				if pid, err := strconv.Atoi(child); err == nil && strings.Contains(string(command), wordWorker) {
+					workers = append(workers, pid)
+				}
 			}
-			pid, err := strconv.Atoi(child)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-				t.Fatal(err)
-			}
-			killed++
 		}
-	}
-	if killed != 1 {
-		t.Fatalf("%d workers were killed", killed)
+		return len(workers) == 1
+	})
+	if err := syscall.Kill(workers[0], syscall.SIGKILL); err != nil {
+		t.Fatal(err)
 	}
 }
 
