@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -24,6 +25,7 @@ const (
 	envPID    = "STASIS_WORKER_PID"    // whom to dump
 	envImages = "STASIS_WORKER_IMAGES" // where to
 	envStep   = "STASIS_WORKER_STEP"   // die of SIGKILL before the so-maniest call through the kernel's door
+	restoring = "restore"              // instead of whom to dump
 )
 
 func TestMain(m *testing.M) {
@@ -38,23 +40,27 @@ func TestMain(m *testing.M) {
 }
 
 func work() error {
-	pid, err := strconv.Atoi(os.Getenv(envPID))
-	if err != nil {
-		return err
-	}
 	last, err := strconv.Atoi(os.Getenv(envStep))
 	if err != nil {
 		return err
 	}
-	steps := 0
+	var steps atomic.Int64
 	e := New()
 	e.kernel = &linux.Kernel{Step: func(string) error {
-		if steps++; steps == last {
+		if steps.Add(1) == int64(last) {
 			_ = unix.Kill(os.Getpid(), unix.SIGKILL)
 			select {} // it does not come back
 		}
 		return nil
 	}}
+	if os.Getenv(envPID) == restoring {
+		_, err = criu.New(e).Restore(context.Background(), criu.RestoreOptions{ImagesDir: os.Getenv(envImages)})
+		return err
+	}
+	pid, err := strconv.Atoi(os.Getenv(envPID))
+	if err != nil {
+		return err
+	}
 	_, err = criu.New(e).Dump(context.Background(), criu.DumpOptions{ImagesDir: os.Getenv(envImages), PID: pid, LeaveRunning: true})
 	return err
 }
@@ -66,7 +72,7 @@ func TestDumpIsKilled(t *testing.T) {
 			testkit.Need(t, testkit.Root, testkit.VictimProgram(name))
 			victim := testkit.StartVictim(t, name)
 			killed := 0
-			for step := 1; dieAt(t, victim.Pid, step); step += 1 + step/8 {
+			for step := 1; dieAt(t, strconv.Itoa(victim.Pid), t.TempDir(), step); step += 1 + step/8 {
 				killed++
 			}
 			t.Logf("killed %d times", killed)
@@ -79,14 +85,14 @@ func TestDumpIsKilled(t *testing.T) {
 }
 
 // dieAt starts a worker that dies at a step, and reports whether it did.
-func dieAt(t *testing.T, pid, step int) bool {
+func dieAt(t *testing.T, what, images string, step int) bool {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), self)
-	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", envPID, pid), fmt.Sprintf("%s=%d", envStep, step), envImages+"="+t.TempDir())
+	cmd.Env = append(os.Environ(), envPID+"="+what, fmt.Sprintf("%s=%d", envStep, step), envImages+"="+images)
 	output, err := cmd.CombinedOutput()
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		if ws, ok := exit.Sys().(syscall.WaitStatus); ok && ws.Signaled() && ws.Signal() == syscall.SIGKILL {

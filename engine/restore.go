@@ -98,13 +98,17 @@ func (r *restore) traced(tr *ptrace.Tracer) error {
 		{"stages", r.lastStages},
 		{"registers", r.finish},
 		{"timers of files", r.startTimers},
+		{"last preparations", r.keep},
 	} {
 		if err := step.do(); err != nil {
 			return errors.Join(err, r.destroy(tr))
 		}
 		r.log.info("%s are done", step.name)
 	}
-	return r.letGo()
+	if err := r.letGo(); err != nil {
+		return errors.Join(err, r.destroy(tr))
+	}
+	return nil
 }
 
 // prepare makes the tree that the kinds of state work with.
@@ -256,19 +260,27 @@ func (r *restore) startTimers() error {
 	return err
 }
 
-// letGo is the point of no return: from here on the processes live on without us.
-func (r *restore) letGo() error {
-	var errs []error
+// keep prepares the processes for living on without us. They do not run yet.
+func (r *restore) keep() error {
 	for _, t := range r.tree.Tasks {
 		if r.stopped || t.State == snapshot.Stopped {
 			if err := unix.Kill(t.PID.Num(), unix.SIGSTOP); err != nil {
-				errs = append(errs, fmt.Errorf("%s: %w", t.Where(), err))
+				return fmt.Errorf("%s: %w", t.Where(), err)
 			}
 		}
 	}
 	for _, t := range r.tree.Tasks {
-		errs = append(errs, t.Remote.Keep())
+		if err := t.Remote.Keep(); err != nil {
+			return fmt.Errorf("%s: %w", t.Where(), err)
+		}
 	}
+	return nil
+}
+
+// letGo is the point of no return: from here on the processes live on without us. Where one cannot be let go, all of them are
+// killed: there is the whole tree or nothing.
+func (r *restore) letGo() error {
+	var errs []error
 	for _, t := range r.tree.Tasks {
 		errs = append(errs, t.Remote.LetGo())
 	}

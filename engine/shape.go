@@ -188,8 +188,11 @@ func (r *restore) die(pid int) error {
 	p := r.made[pid]
 	for _, t := range r.plan.Tree.Tasks {
 		if t.PID.Num() == pid {
+			if err := p.Die(t.Comm, t.Exit); err != nil {
+				return err // and it is destroyed with the others
+			}
 			delete(r.made, pid)
-			return p.Die(t.Comm, t.Exit)
+			return nil
 		}
 	}
 	return fmt.Errorf("process %d is not in the tree", pid)

@@ -246,7 +246,10 @@ func (p *Process) Die(comm string, status uint32) error {
 		if err := th.prepare(exit, &regs); err != nil {
 			return err
 		}
-		return errors.Join(th.Cont(0), p.Bury())
+		if err := th.Cont(0); err != nil {
+			return err // nobody waits for the end of one that does not run
+		}
+		return p.Bury()
 	}
 	if err := errors.Join(th.SetSigmask(0), unix.Kill(p.PID, sig)); err != nil {
 		return fmt.Errorf("process %d: %w", p.PID, err)
