@@ -43,8 +43,7 @@ check: packages ## format, vet, linters, the rules of the house, other platforms
 
 .PHONY: bench
 bench: tools build victims ## benchmarks, in alternation with CRIU where there is something to compare
-	$(GO) build -o bin/direct ./test/bench/direct
-	$(GO) run ./test/bench -stasis bin/direct -restores=false
+	$(GO) run ./test/bench -restores=false
 	$(GO) test -run '^$$' -bench . -benchmem -timeout 60m ./...
 
 .PHONY: soak
