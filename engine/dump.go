@@ -191,27 +191,32 @@ func (d *dump) findPages() error {
 		if err != nil {
 			return err
 		}
-		runs, err := scanner.Space(space)
+		c, err := d.copier(p)
+		if err == nil {
+			err = scanner.Space(space, c.Announce)
+		}
 		if err = errors.Join(err, scanner.Close()); err != nil {
 			return err
 		}
 		d.stats.PagesScanned += scanner.Scanned
-		sink, err := pages.NewDirSink(d.dir, p.PID, uint32(len(d.sinks)+1))
-		if err != nil {
-			return err
-		}
-		d.sinks = append(d.sinks, sink)
-		c := &pages.Copier{Kernel: d.kernel, Process: p.Remote, Sink: sink, NotItself: limited(p.Task)}
-		d.copiers = append(d.copiers, c)
-		if err := c.Announce(runs); err != nil {
-			return err
-		}
 		if err := c.Early(); err != nil {
 			return fmt.Errorf("pages of process %d: %w", p.PID, err)
 		}
 		d.stats.PagesWritten += c.Written
 	}
 	return nil
+}
+
+// copier makes what copies the pages of a process, and the images that they go to.
+func (d *dump) copier(p *collect.Process) (*pages.Copier, error) {
+	sink, err := pages.NewDirSink(d.dir, p.PID, uint32(len(d.sinks)+1))
+	if err != nil {
+		return nil, err
+	}
+	d.sinks = append(d.sinks, sink)
+	c := &pages.Copier{Kernel: d.kernel, Process: p.Remote, Sink: sink, NotItself: limited(p.Task)}
+	d.copiers = append(d.copiers, c)
+	return c, nil
 }
 
 // ownerOf returns the process that an address space was collected for.

@@ -132,6 +132,7 @@ func (b *bench) once(p piece, peer peer, v *victim) (map[column]float64, error) 
 	if p.stays {
 		argv = append(argv, "-R")
 	}
+	b.settle(p.place, dir)
 	values := map[column]float64{}
 	c, err := b.launch(argv...)
 	if err != nil {
@@ -149,11 +150,23 @@ func (b *bench) once(p piece, peer peer, v *victim) (map[column]float64, error) 
 	if err := v.wait(); err != nil {
 		return nil, err
 	}
+	b.settle(p.place, dir)
 	if c, err = b.launch(append(append([]string{}, peer.command...), "restore", "-D", dir, "-o", "restore.log", "-d")...); err != nil {
 		return nil, err
 	}
 	values[restoreWall], values[restorePeak] = c.wall, c.peak
 	return values, nil
+}
+
+// settle waits until a disk has what was written to it: the page cache is measured, not who has to write out what others left.
+func (b *bench) settle(where place, dir string) {
+	if where != onDisk {
+		return
+	}
+	if f, err := os.Open(dir); err == nil {
+		_ = unix.Syncfs(int(f.Fd()))
+		f.Close()
+	}
 }
 
 // A victim is a process that is dumped.
