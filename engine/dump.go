@@ -185,8 +185,14 @@ func (d *dump) refuse() error {
 func (d *dump) findPages() error {
 	began := time.Now()
 	defer func() { d.stats.MemdumpTime += microseconds(began) }()
+	owners := make(map[snapshot.ObjectID]*collect.Process)
+	for p := range d.tree.Alive() {
+		if p.Space {
+			owners[p.Task.Space] = p
+		}
+	}
 	for _, space := range d.tree.Snapshot.Spaces {
-		p := d.ownerOf(space)
+		p := owners[space.ID]
 		scanner, err := pages.NewScanner(d.kernel, p.PID, !d.oldPages)
 		if err != nil {
 			return err
@@ -217,16 +223,6 @@ func (d *dump) copier(p *collect.Process) (*pages.Copier, error) {
 	c := &pages.Copier{Kernel: d.kernel, Process: p.Remote, Sink: sink, NotItself: limited(p.Task)}
 	d.copiers = append(d.copiers, c)
 	return c, nil
-}
-
-// ownerOf returns the process that an address space was collected for.
-func (d *dump) ownerOf(space *snapshot.Space) *collect.Process {
-	for p := range d.tree.Alive() {
-		if p.Space && p.Task.Space == space.ID {
-			return p
-		}
-	}
-	return nil
 }
 
 // limited tells whether a process may not write files of any size: it would get a signal.

@@ -14,8 +14,9 @@ import (
 )
 
 // Both move memory: the process writes its pages from the first on, and we copy from the last on, until they meet. A file
-// system lets only one write to a file at a time, but whoever maps the file may fill its pages meanwhile, and it is the pages
-// of the file that cost most: they have to be found and made.
+// system lets only one write to a file at a time, but whoever maps a file in memory may fill its pages meanwhile, and it is
+// those that cost most: they have to be found and made. On a disk a page that is filled through a mapping costs more than it
+// gains; there the gain is that what we write was read while the process had the file.
 
 // work is what is left to be moved.
 type work struct {
@@ -118,6 +119,8 @@ func (c *Copier) help(fd int, work *work) <-chan error {
 	}
 	go func() {
 		h := helper{fd: fd, process: c.Process, list: &c.rest}
+		var fs unix.Statfs_t
+		h.maps = unix.Fstatfs(fd, &fs) == nil && fs.Type == unix.TMPFS_MAGIC
 		var err error
 		for v := work.back(); v != nil && err == nil; v = work.back() {
 			err = h.copy(v)
@@ -130,10 +133,11 @@ func (c *Copier) help(fd int, work *work) <-chan error {
 	return done
 }
 
-// A helper copies to a file that it maps, a window at a time. It never touches the window itself: only the kernel does, whose
-// calls fail where a disk is full. What cannot be mapped is written.
+// A helper copies a window at a time to a file, which it maps where that is of use. It never touches the window itself: only
+// the kernel does, whose calls fail where there is no room. What cannot be mapped is written.
 type helper struct {
 	fd      int
+	maps    bool
 	process *remote.Process
 	list    *vectors
 	parts   []unix.RemoteIovec
@@ -160,12 +164,14 @@ func (h *helper) copy(v *vector) error {
 }
 
 func (h *helper) window(parts []unix.RemoteIovec, n int, offset int64) error {
-	window, err := unix.Mmap(h.fd, offset, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-	if err == nil {
-		err = errors.Join(h.process.ReadParts(parts, window), unix.Munmap(window))
-	}
-	if err == nil {
-		return nil
+	if h.maps {
+		window, err := unix.Mmap(h.fd, offset, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+		if err == nil {
+			err = errors.Join(h.process.ReadParts(parts, window), unix.Munmap(window))
+		}
+		if err == nil {
+			return nil
+		}
 	}
 	if h.buf == nil {
 		h.buf = make([]byte, windowSize)
