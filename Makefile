@@ -43,6 +43,7 @@ check: packages ## format, vet, linters, the rules of the house, other platforms
 
 .PHONY: bench
 bench: tools build victims ## benchmarks, in alternation with CRIU where there is something to compare
+	$(GO) run ./test/bench
 	$(GO) test -run '^$$' -bench . -benchmem -timeout 60m ./...
 
 .PHONY: soak

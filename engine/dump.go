@@ -185,27 +185,26 @@ func (d *dump) refuse() error {
 func (d *dump) findPages() error {
 	began := time.Now()
 	defer func() { d.stats.MemdumpTime += microseconds(began) }()
+	owners := make(map[snapshot.ObjectID]*collect.Process)
+	for p := range d.tree.Alive() {
+		if p.Space {
+			owners[p.Task.Space] = p
+		}
+	}
 	for _, space := range d.tree.Snapshot.Spaces {
-		p := d.ownerOf(space)
+		p := owners[space.ID]
 		scanner, err := pages.NewScanner(d.kernel, p.PID, !d.oldPages)
 		if err != nil {
 			return err
 		}
-		runs, err := scanner.Space(space)
+		c, err := d.copier(p)
+		if err == nil {
+			err = scanner.Space(space, c.Announce)
+		}
 		if err = errors.Join(err, scanner.Close()); err != nil {
 			return err
 		}
 		d.stats.PagesScanned += scanner.Scanned
-		sink, err := pages.NewDirSink(d.dir, p.PID, uint32(len(d.sinks)+1))
-		if err != nil {
-			return err
-		}
-		d.sinks = append(d.sinks, sink)
-		c := &pages.Copier{Kernel: d.kernel, Process: p.Remote, Sink: sink, NotItself: limited(p.Task)}
-		d.copiers = append(d.copiers, c)
-		if err := c.Announce(runs); err != nil {
-			return err
-		}
 		if err := c.Early(); err != nil {
 			return fmt.Errorf("pages of process %d: %w", p.PID, err)
 		}
@@ -214,14 +213,16 @@ func (d *dump) findPages() error {
 	return nil
 }
 
-// ownerOf returns the process that an address space was collected for.
-func (d *dump) ownerOf(space *snapshot.Space) *collect.Process {
-	for p := range d.tree.Alive() {
-		if p.Space && p.Task.Space == space.ID {
-			return p
-		}
+// copier makes what copies the pages of a process, and the images that they go to.
+func (d *dump) copier(p *collect.Process) (*pages.Copier, error) {
+	sink, err := pages.NewDirSink(d.dir, p.PID, uint32(len(d.sinks)+1))
+	if err != nil {
+		return nil, err
 	}
-	return nil
+	d.sinks = append(d.sinks, sink)
+	c := &pages.Copier{Kernel: d.kernel, Process: p.Remote, Sink: sink, NotItself: limited(p.Task)}
+	d.copiers = append(d.copiers, c)
+	return c, nil
 }
 
 // limited tells whether a process may not write files of any size: it would get a signal.

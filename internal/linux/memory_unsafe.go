@@ -38,6 +38,41 @@ func (k *Kernel) copyMemory(name string, nr uintptr, tid int, addr uint64, buf [
 	return nil
 }
 
+// ReadMemoryParts reads parts of the memory of a task by process_vm_readv, one after the other: all of buf, or it fails.
+func (k *Kernel) ReadMemoryParts(tid int, parts []unix.RemoteIovec, buf []byte) error {
+	const name, most = "process_vm_readv", 1024 // UIO_MAXIOV
+	for len(parts) > 0 && len(buf) > 0 {
+		if err := k.step(name); err != nil {
+			return err
+		}
+		some := parts[:min(most, len(parts))]
+		local := unix.Iovec{Base: &buf[0]}
+		local.SetLen(len(buf))
+		// It may take long: the runtime should know.
+		n, _, errno := syscall.Syscall6(unix.SYS_PROCESS_VM_READV, uintptr(tid), uintptr(unsafe.Pointer(&local)), 1, uintptr(unsafe.Pointer(&some[0])), uintptr(len(some)), 0)
+		if n == 0 && errno == 0 {
+			errno = unix.EFAULT // the parts were empty
+		}
+		if errno != 0 {
+			return fmt.Errorf("%d bytes at %#x: %w", parts[0].Len, parts[0].Base, fail(name, tid, errno))
+		}
+		buf = buf[n:]
+		for left := int(n); left > 0; {
+			if part := parts[0].Len; part > left {
+				// Not the caller's parts: they are read once more where this fails.
+				rest := append([]unix.RemoteIovec{{Base: parts[0].Base + uintptr(left), Len: part - left}}, parts[1:]...)
+				parts, left = rest, 0
+			} else {
+				parts, left = parts[1:], left-part
+			}
+		}
+	}
+	if len(buf) > 0 {
+		return fmt.Errorf("%d bytes more than there are parts: %w", len(buf), unix.EINVAL)
+	}
+	return nil
+}
+
 // ForceMemory writes memory of a tracee whatever the protection of its private mappings: by /proc/PID/mem, and where
 // that is forbidden (proc_mem.force_override=never, Linux 6.12) by ptrace.
 func (k *Kernel) ForceMemory(tid int, addr uint64, data []byte) error {

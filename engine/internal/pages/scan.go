@@ -56,35 +56,49 @@ func NewScanner(k *linux.Kernel, pid int, newKernel bool) (*Scanner, error) {
 // Close closes the page map.
 func (s *Scanner) Close() error { return s.pagemap.Close() }
 
-// Space finds the pages of an address space that have to be saved, in ascending order.
-func (s *Scanner) Space(space *snapshot.Space) ([]Run, error) {
-	var runs []Run
+// Space finds the pages of an address space that have to be saved, in ascending order, and hands them over as runs.
+func (s *Scanner) Space(space *snapshot.Space, found func(Run) error) error {
+	g := gatherer{found: found}
 	const protRead = 1
 	for i := range space.VMAs {
 		v := &space.VMAs[i]
 		switch v.Kind {
 		case snapshot.VDSO:
 			// The code of this kernel's is compared with that of the next.
-			runs = append(runs, Run{Range: v.Range, Early: true})
+			g.add(Run{Range: v.Range, Early: true})
 		case snapshot.AnonPrivate, snapshot.FilePrivate:
 			s.Scanned += v.Len() / Size
 			forced := v.Prot&protRead == 0
-			err := s.private(v.Range, func(r snapshot.Range) { runs = appendRun(runs, Run{Range: r, Forced: forced}) })
-			if err != nil {
-				return nil, err
+			if err := s.private(v.Range, func(r snapshot.Range) { g.add(Run{Range: r, Forced: forced}) }); err != nil {
+				return err
 			}
 		}
 	}
-	return runs, nil
+	g.flush()
+	return g.err
 }
 
-// appendRun adds a run, to the last one where it goes on with that.
-func appendRun(runs []Run, r Run) []Run {
-	if n := len(runs) - 1; n >= 0 && runs[n].End == r.Start && runs[n].Forced == r.Forced && runs[n].Early == r.Early {
-		runs[n].End = r.End
-		return runs
+// A gatherer puts runs together that go on where the one before ends.
+type gatherer struct {
+	found func(Run) error
+	last  Run
+	err   error // the first
+}
+
+func (g *gatherer) add(r Run) {
+	if g.last.End == r.Start && g.last.Forced == r.Forced && g.last.Early == r.Early {
+		g.last.End = r.End
+		return
 	}
-	return append(runs, r)
+	g.flush()
+	g.last = r
+}
+
+func (g *gatherer) flush() {
+	if g.last.Len() > 0 && g.err == nil {
+		g.err = g.found(g.last)
+	}
+	g.last = Run{}
 }
 
 // private finds the pages of its own that a range of private memory has.

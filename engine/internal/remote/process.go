@@ -250,6 +250,12 @@ func (p *Process) Read(addr uint64, buf []byte) error {
 	return p.kernel.ReadMemory(p.Threads[0].TID, addr, buf)
 }
 
+// ReadParts reads parts of the process's memory, one after the other, into buf, which has to be as long as they are together.
+// Unlike all else it may be called on any thread.
+func (p *Process) ReadParts(parts []unix.RemoteIovec, buf []byte) error {
+	return p.kernel.ReadMemoryParts(p.Threads[0].TID, parts, buf)
+}
+
 // Write writes the process's memory, as far as the process itself could.
 func (p *Process) Write(addr uint64, buf []byte) error {
 	return p.kernel.WriteMemory(p.Threads[0].TID, addr, buf)
