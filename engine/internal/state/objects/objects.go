@@ -4,7 +4,7 @@
 // CRIU can restore a shared descriptor table, and refuses to dump the rest; a set with those is marked as one for stasis only.
 //
 //   - Collect orders tasks by kcmp(2) and gives equal things equal numbers; namespaces by the inodes of ns/.
-//   - Apply (to come) has nothing to do: package plan turns equal numbers into flags of clone3.
+//   - Apply has nothing to do: package plan turns equal numbers into flags of clone3.
 package objects
 
 import (

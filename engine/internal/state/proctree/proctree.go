@@ -9,7 +9,7 @@
 //     threads nor children.
 //   - Collect takes groups and sessions from stat of the processes that the engine has stopped, parents first, and a leader
 //     that has exited from its state.
-//   - Apply (to come) makes what package plan has put in order; see plan.Step.
+//   - Apply makes what package plan has put in order; see plan.Step.
 package proctree
 
 import (

@@ -4,7 +4,7 @@
 //     up a system call that was interrupted to be made again: -ERESTARTSYS, -ERESTARTNOINTR and -ERESTARTNOHAND become the call's
 //     number with the instruction pointer back on the instruction, -ERESTART_RESTARTBLOCK becomes -EINTR. The vector state goes
 //     through snapshot.XLayout.
-//   - Apply (to come) is the last thing that is done to a thread before it runs.
+//   - Apply is the last thing that is done to a thread before it runs.
 package regs
 
 import (
