@@ -1,6 +1,8 @@
 package interop
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 
 	"stasis.example/internal/testkit"
@@ -17,10 +19,26 @@ func notCRIU(dump, restore string) func(*subject) {
 	return func(s *subject) { s.notByCRIU, s.notRestoredByCRIU = dump, restore }
 }
 
+// otherUser lets CRIU see the limits of other users' processes, which takes CAP_SYS_RESOURCE without the library.
+func otherUser(s *subject) {
+	library := filepath.Join(testkit.SourceRoot(), "bin", "victims", "prlimit.so")
+	s.env = append(s.env, "LD_PRELOAD="+library)
+	s.needs = append(s.needs, testkit.Requirement{Name: library, Remedy: "make victims", Probe: func() error {
+		if _, err := os.Stat(library); err != nil {
+			return testkit.Missing("%v", err)
+		}
+		return nil
+	}})
+}
+
 // subjects are the victims that are dumped and restored in four ways. docs/state.md names them.
 func subjects() []subject {
 	return []subject{
 		victimOf("counter"),
+		victimOf("creds", "rights").with(notCRIU("", "it restores the bounding set before the inheritable one")),
+		victimOf("creds", "rights", "criu"),
+		victimOf("creds", "threads").with(otherUser),
+		victimOf("creds", "user").with(otherUser),
 		victimOf("ends"),
 		victimOf("ends", "all").with(notCRIU("the packetized mode of pipes is not supported", "it would lose where packets end")),
 		victimOf("events"),
@@ -32,6 +50,7 @@ func subjects() []subject {
 		victimOf("interrupted", "wait"),
 		victimOf("limits"),
 		victimOf("pipes"),
+		victimOf("posix"),
 		victimOf("process").with(notCRIU("it does not save what core dumps have", "it does not restore the personality")),
 		victimOf("process", "criu"),
 		victimOf("rseq"),
