@@ -71,9 +71,15 @@ func Last(t *apply.Task) ([]stub.Call, error) {
 		memory = append(memory, b...)
 		return at
 	}
+	// First, since it empties the queue.
+	if h := t.Handlers; h != nil && h.Actions[sigtrap-1].Handler == ignored {
+		calls = append(calls, stub.NewCall(unix.SYS_RT_SIGACTION, sigtrap, room(actionBytes(&h.Actions[sigtrap-1])), 0, setSize))
+	}
 	pid := uint64(t.PID.Inner())
+	blocked := false
 	send := func(s *snapshot.Siginfo, nr uint32, to ...uint64) {
-		if len(calls) == 0 {
+		if !blocked {
+			blocked = true
 			all := binary.LittleEndian.AppendUint64(nil, ^uint64(0))
 			calls = append(calls, stub.NewCall(unix.SYS_RT_SIGPROCMASK, unix.SIG_BLOCK, room(all), 0, setSize))
 		}
@@ -98,9 +104,6 @@ func Last(t *apply.Task) ([]stub.Call, error) {
 			}
 			send(&s, unix.SYS_RT_TGSIGQUEUEINFO, pid, uint64(th.TID.Inner()))
 		}
-	}
-	if h := t.Handlers; h != nil && h.Actions[sigtrap-1].Handler == ignored {
-		calls = append(calls, stub.NewCall(unix.SYS_RT_SIGACTION, sigtrap, room(actionBytes(&h.Actions[sigtrap-1])), 0, setSize))
 	}
 	if len(memory) > stub.ArgumentRoom {
 		return nil, fmt.Errorf("%s: %d signals SIGTRAP wait for it, more than can be put back", t.Where(), len(calls))
