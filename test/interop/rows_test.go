@@ -50,6 +50,7 @@ func subjects() []subject {
 		victimOf("interrupted", "futex"),
 		victimOf("interrupted", "wait"),
 		victimOf("limits"),
+		victimOf("manyfds", "10000"),
 		victimOf("pipes"),
 		victimOf("posix"),
 		victimOf("process").with(notCRIU("it does not save what core dumps have", "it does not restore the personality")),

@@ -51,6 +51,7 @@ var victims = []struct {
 	{name: "many", args: []string{"threads", "10"}},
 	{name: "many", args: []string{"processes", "10"}},
 	{name: "many", args: []string{"environment", "100"}},
+	{name: "manyfds"},
 	{name: "mem", args: []string{"4"}},
 	{name: "pipes"},
 	{name: "posix"},

@@ -56,7 +56,8 @@ func Start(t *ptrace.Tracer, l *Layout) (*Process, error) {
 // StartSibling starts the program as a child of our parent, under a number of its own. It is the root itself and not what the root
 // is copied from: only we can make a child of our parent's, and what ends there is our parent's to wait for.
 func StartSibling(t *ptrace.Tracer, l *Layout, pid int) (*Process, error) {
-	program, err := memoryProgram(l)
+	// package linux moves files beyond those numbers meanwhile.
+	program, err := memoryProgram(l, l.FirstFile+2*len(l.Files)+8)
 	if err != nil {
 		return nil, err
 	}
@@ -128,18 +129,17 @@ func (p *Process) settle() error {
 // programName is what the program is called.
 const programName = "stasis"
 
-// memoryProgram puts the program into anonymous memory: what comes of it must have no trace of a file.
-func memoryProgram(l *Layout) (int, error) {
+// memoryProgram puts the program into anonymous memory: what comes of it must have no trace of a file. Its number is not below the
+// one given: out of the way of those that the child gives its files.
+func memoryProgram(l *Layout, lowest int) (int, error) {
 	fd, err := unix.MemfdCreate("stasis", unix.MFD_CLOEXEC)
 	if err != nil {
 		return 0, fmt.Errorf("memfd_create: %w", err)
 	}
-	// Out of the way of the numbers that the child gives its files, and of those that package syscall moves files to meanwhile,
-	// which begin behind the last of them.
-	high, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, l.FirstFile+2*len(l.Files)+8)
+	high, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, lowest)
 	_ = unix.Close(fd)
 	if err != nil {
-		return 0, fmt.Errorf("a descriptor above %d: %w", l.FirstFile+2*len(l.Files), err)
+		return 0, fmt.Errorf("descriptor %d (RLIMIT_NOFILE): %w", lowest, err)
 	}
 	text := program(l.Area.Start, l.Area.Len())
 	if n, err := unix.Write(high, text); err != nil || n != len(text) {
@@ -151,18 +151,30 @@ func memoryProgram(l *Layout) (int, error) {
 
 // spawn starts the program.
 func spawn(l *Layout) (int, error) {
-	high, err := memoryProgram(l)
-	if err != nil {
-		return 0, err
-	}
-	defer unix.Close(high)
 	files := make([]uintptr, l.FirstFile+len(l.Files))
 	for i := range files {
 		files[i] = ^uintptr(0)
 	}
+	last := len(files)
 	for i, f := range l.Files {
-		files[l.FirstFile+i] = f.Fd()
+		at, fd := l.FirstFile+i, int(f.Fd())
+		if fd < at {
+			// Else package syscall would move it behind all others in the child, where there may be no numbers left.
+			moved, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, at)
+			if err != nil {
+				return 0, fmt.Errorf("descriptor %d (RLIMIT_NOFILE): %w", at, err)
+			}
+			defer unix.Close(moved)
+			fd = moved
+		}
+		files[at], last = uintptr(fd), max(last, fd)
 	}
+	const spare = 8 // of which package syscall uses some
+	high, err := memoryProgram(l, last+spare)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(high)
 	attr := &syscall.ProcAttr{Env: []string{}, Files: files, Sys: &syscall.SysProcAttr{
 		// Until it is traced, it dies with the thread that starts it, which is the tracer.
 		Pdeathsig: unix.SIGKILL,
