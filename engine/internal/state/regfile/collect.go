@@ -50,7 +50,9 @@ func claim(t *collect.Tree, f *collect.File, ids buildIDs) error {
 	o := &snapshot.Regular{Path: snapshot.Path{Mount: -1, Name: f.Link}, Pos: f.Info.Pos, Mode: &st.Mode}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
-		o.Size = new(uint64(st.Size))
+		if f.Flags&unix.O_APPEND == 0 || f.Flags&unix.O_WRONLY == 0 {
+			o.Size = new(uint64(st.Size))
+		} // else others may write to it, too, as to a log
 		if f.Flags&unix.O_TMPFILE == unix.O_TMPFILE {
 			f.Flags &^= unix.O_TMPFILE // it has got a name since; to be opened with these flags would make another file
 		}
