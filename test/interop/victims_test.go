@@ -42,6 +42,7 @@ var victims = []struct {
 	{name: "fpu"},
 	{name: "handed"},
 	{name: "interrupted", args: []string{"pause"}},
+	{name: "job", terminal: true},
 	{name: "limits"},
 	{name: "many", args: []string{"pages", "10"}},
 	{name: "many", args: []string{"apart", "10"}},
