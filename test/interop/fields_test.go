@@ -40,6 +40,7 @@ var accepted = []struct{ field, why string }{
 	{`pagemap-.*\.img/401000`, "CRIU writes to a page of the program to make it execute system calls, which makes it a page of its own"},
 	{`core-.*/gpregs/(ax|ip)`, "calls that wait go on waiting with us; CRIU has them fail with EINTR"},
 	{`core-.*/tc/timers/(real|virt|prof|posix/[0-9]+)/v(sec|usec|nsec)`, "time goes on"},
+	{`core-.*/tc/timers/posix/[0-9]+/clock_id`, "we save which thread's processor time a timer counts"},
 	{`core-.*/tc/flags`, "CRIU has none for zombies"},
 	{`pstree\.img/.*/threads/.*`, "CRIU has numbers for zombies that are none"},
 	{`inventory\.img/.*/(dump_uptime|dump_criu_run_id|network_lock_method)`, "they are of the dump, not of the process"},

@@ -1,6 +1,7 @@
 /*
  * posix: timers of timer_create of every kind: with numbers that have gaps, for a thread, without notification, not armed, of
- * the CPU's time of the process and of a thread.
+ * the CPU's time of the process and of a thread. With "criu" as an argument it does not look at which thread that is, which CRIU
+ * does not save.
  */
 #include "victim.h"
 #include <pthread.h>
@@ -63,6 +64,23 @@ static void *thread(void *arg)
 	return NULL;
 }
 
+/* The other thread sleeps: its time does not pass while this one computes. */
+static void check_thread(void)
+{
+	struct itimerspec before, after;
+	struct timespec start, now;
+
+	if (syscall(SYS_timer_gettime, ids[5], &before))
+		return;
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &start);
+	do
+		clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+	while ((now.tv_sec - start.tv_sec) * 1000000000 + now.tv_nsec - start.tv_nsec < 3000000);
+	if (syscall(SYS_timer_gettime, ids[5], &after) || before.it_value.tv_sec != after.it_value.tv_sec ||
+	    before.it_value.tv_nsec != after.it_value.tv_nsec)
+		victim_fail("timer %d counts another thread's time", ids[5]);
+}
+
 int main(int argc, char **argv)
 {
 	struct sigaction action = { .sa_sigaction = on_quick, .sa_flags = SA_SIGINFO | SA_RESTART };
@@ -70,9 +88,11 @@ int main(int argc, char **argv)
 	struct spec quick = { CLOCK_MONOTONIC, SIGEV_THREAD_ID, RT(5), 0, 0 };
 	struct itimerspec now, soon = { { 0, 0 }, { 0, 20000000 } };
 	int quick_id, gap, last;
+	bool like_criu;
 	pthread_t id;
 
 	victim_init(argc, argv);
+	like_criu = victim_argc > 1 && strcmp(victim_argv[1], "criu") == 0;
 	if (sigaction(RT(5), &action, NULL))
 		victim_die("sigaction");
 	pthread_barrier_init(&there, NULL, 2);
@@ -104,6 +124,8 @@ int main(int argc, char **argv)
 		if (s->value == 0 ? now.it_value.tv_sec || now.it_value.tv_nsec : now.it_value.tv_sec < s->value - 500 || now.it_value.tv_sec >= s->value)
 			victim_fail("timer %d has %ld s left of %ld", ids[i], (long)now.it_value.tv_sec, s->value);
 	}
+	if (!like_criu)
+		check_thread();
 	/* A timer for a thread goes off there, with its value. */
 	if (syscall(SYS_timer_settime, quick_id, 0, &soon, NULL))
 		victim_fail("the timer for a thread cannot be set: %s", strerror(errno));

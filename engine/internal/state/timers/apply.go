@@ -31,6 +31,16 @@ func Apply(t *apply.Task) error {
 	if len(t.Timers) == 0 {
 		return nil
 	}
+	for i := range t.Timers {
+		v := &t.Timers[i]
+		if v.Clock == ownThread && len(t.Threads) > 1 {
+			// CRIU's images do not tell of which thread. A signal for a thread goes to the one, nearly always.
+			t.Tree.Note("%s: timer %d counts the processor time of a thread, and the images do not say of which", t.Where(), v.ID)
+			if v.Thread != 0 {
+				v.Clock = clockOf(v.Thread)
+			}
+		}
+	}
 	all := slices.SortedFunc(slices.Values(t.Timers), func(a, b snapshot.Timer) int { return cmp.Compare(a.ID, b.ID) })
 	chosen, err := canChoose()
 	if err != nil {

@@ -28,6 +28,9 @@ func Collect(t *collect.Tree) error {
 			if p.Task.Timers[i], err = timer(&all[i]); err != nil {
 				return fmt.Errorf("%s: %w", p.Where(), err)
 			}
+			if p.Task.Timers[i].Clock == ownThread && len(p.Threads) > 1 {
+				whose(t, p, &p.Task.Timers[i], all[i].ID)
+			}
 		}
 	}
 	return nil
@@ -96,4 +99,30 @@ func posix(p *collect.Process, to *snapshot.Timer, id int) {
 		to.Interval, to.Remaining = times(r.Data(room, timerSize), 1)
 		return nil
 	})
+}
+
+// whose finds out which thread's time a timer counts, which the kernel does not tell: time passes for it only while that thread
+// runs, and one thread after the other makes its calls. The clock gets the number that names the thread.
+func whose(t *collect.Tree, p *collect.Process, to *snapshot.Timer, id int) {
+	for i, th := range p.Threads {
+		first, second := th.Inside.Room(timerSize), th.Inside.Room(timerSize)
+		a := th.Inside.Call(unix.SYS_TIMER_GETTIME, collect.Num(uint64(id)), first)
+		b := th.Inside.Call(unix.SYS_TIMER_GETTIME, collect.Num(uint64(id)), second)
+		th.Inside.Then(func(r *collect.Results) error {
+			for _, call := range []collect.CallID{a, b} {
+				if _, err := r.Value(call); err != nil {
+					return fmt.Errorf("timer_gettime of timer %d: %w", id, err)
+				}
+			}
+			_, before := times(r.Data(first, timerSize), 1)
+			_, after := times(r.Data(second, timerSize), 1)
+			if before != after {
+				to.Clock = clockOf(th.Snapshot.TID.Inner())
+			}
+			if i == len(p.Threads)-1 && to.Clock == ownThread {
+				t.Report.Unsupported(p.Where(), "timer %d counts the processor time of one of its threads, and is not armed: it cannot be told which", id)
+			}
+			return nil
+		})
+	}
 }

@@ -2,7 +2,7 @@
 // Timers that are files are in package timerfd.
 //
 //   - Collect: getitimer for the three and timer_gettime for those of /proc/PID/timers, in the batch of the first
-//     thread. A timer that is at zero with an interval has expired while the process was stopped; its interval is what is left.
+//     thread; whose processor time a timer counts is found out by letting threads run. A timer that is at zero with an interval has expired while the process was stopped; its interval is what is left.
 //   - Apply: PR_TIMER_CREATE_RESTORE_IDS where the kernel has it (6.15), otherwise timers are made and deleted until the
 //     number comes; they are armed late, so that little time is lost. How often one has overrun (timer_getoverrun) is in images and
 //     cannot be put back: the kernel has no call for it, and after a restore by CRIU it is 0 as well.
@@ -26,6 +26,12 @@ const (
 	sigevThread   = 2
 	sigevThreadID = 4
 )
+
+// ownThread is the clock of the processor time of the thread that made the timer.
+const ownThread = -2
+
+// clockOf returns the number of the clock of a thread's processor time (MAKE_THREAD_CPUCLOCK).
+func clockOf(tid int) int32 { return int32(^uint32(tid)<<3 | 6) }
 
 // Encode writes the timers.
 func Encode(from *snapshot.Tree, to *images.Set, r *images.Report) {
