@@ -32,7 +32,6 @@ func alone() []applier {
 		{name: "login uid", task: attrs.LoginUID, why: "by way of /proc, before the root directory is another"},
 		{name: "fs", task: fs.Apply, why: "before the credentials: a chroot is a right"},
 		{name: "fds", task: fds.Apply, why: "after all that works with files at our numbers"},
-		{name: "epoll", task: epoll.Apply, why: "when descriptors have their numbers, by which the kernel knows what is watched"},
 		{name: "membarrier", task: threads.Membarrier, why: "with one thread the kernel has nobody to wait for"},
 	}
 }
@@ -42,6 +41,8 @@ func alone() []applier {
 func together() []applier {
 	return []applier{
 		{name: "fds", task: fds.CloseOurs, why: "when no process needs our numbers: several may share a table"},
+		{name: "late files", task: fds.OpenLate, why: "when all threads are there, and the number that a file gets is known"},
+		{name: "epoll", task: epoll.Apply, why: "when descriptors have their numbers, by which the kernel knows what is watched"},
 		{name: "terminals", task: tty.Apply, why: "when all process groups are there, and before the credentials"},
 		{name: "owners", task: fds.Owners, why: "when everybody who can be an owner is there, and before the credentials"},
 		{name: "signals", task: signals.Apply, thread: signals.ApplyThread, why: "dispositions before what waits: one that ignores empties the queue"},

@@ -88,6 +88,13 @@ func (o *opener) close() {
 // open opens a file, for itself and for mappings.
 func (o *opener) open(what *plan.Open) error {
 	f := what.File
+	if what.How == plan.OpenLate {
+		if o.files.Late == nil {
+			o.files.Late = make(map[snapshot.FileID]bool)
+		}
+		o.files.Late[f.ID] = true
+		return nil
+	}
 	if what.Itself {
 		file, err := o.once(what)
 		if err != nil {

@@ -305,3 +305,34 @@ func TestOpenNameless(t *testing.T) {
 		t.Errorf("signalfd: %s, %v", info, err)
 	}
 }
+
+func TestOpenInherited(t *testing.T) {
+	given, err := os.Open(write(t, filepath.Join(t.TempDir(), "given"), "hello"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer given.Close()
+	inherited := plan.Open{
+		File: &snapshot.File{ID: 1, Flags: unix.O_RDWR, Object: &snapshot.Regular{Path: snapshot.Path{Name: "file[1:2]"}, External: true}},
+		How:  plan.OpenInherit, Key: "file[1:2]", Itself: true, Map: []uint32{unix.O_RDONLY},
+	}
+	p := &plan.Plan{Tree: &snapshot.Tree{Files: []*snapshot.File{inherited.File}}, Opens: []plan.Open{inherited}}
+	var files apply.Files
+	if err := openFiles(p, &files, map[string]*os.File{"another": given}); err == nil || !strings.Contains(err.Error(), `"file[1:2]"`) {
+		t.Errorf("a file that is not handed in: %v", err)
+	}
+	if err := openFiles(p, &files, map[string]*os.File{"file[1:2]": given}); err != nil {
+		t.Fatal(err)
+	}
+	defer files.Close()
+	if len(files.All()) != 2 {
+		t.Errorf("%d files are open, want one and one to be mapped", len(files.All()))
+	}
+	// It is the very file, with whatever offset and flags it has.
+	if _, err := given.Seek(2, 0); err != nil {
+		t.Fatal(err)
+	}
+	if at, err := files.Ours(1).Seek(0, 1); err != nil || at != 2 {
+		t.Errorf("its offset is %d, %v", at, err)
+	}
+}

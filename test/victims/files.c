@@ -160,10 +160,21 @@ static void check_content(const char *mapped)
 		victim_fail("the path of a directory leads nowhere: %s", strerror(errno));
 }
 
+/* A file that is there when its process is. */
+static void check_own(int fd)
+{
+	char said[4096] = "", *pid;
+
+	if (lseek(fd, 0, SEEK_CUR) != 5 || fcntl(fd, F_GETFD) != FD_CLOEXEC)
+		victim_fail("/proc/self/status is at %lld", (long long)lseek(fd, 0, SEEK_CUR));
+	if (pread(fd, said, sizeof(said) - 1, 0) <= 0 || !(pid = strstr(said, "\nPid:\t")) || atoi(pid + 6) != getpid())
+		victim_fail("/proc/self/status is another process's: %s", said);
+}
+
 int main(int argc, char **argv)
 {
 	pid_t pid;
-	int status = 0;
+	int status = 0, own;
 	char *mapped, cwd[4096] = "";
 
 	victim_init(argc, argv);
@@ -179,6 +190,9 @@ int main(int argc, char **argv)
 	mapped = mmap(NULL, SIZE, PROT_READ, MAP_SHARED, files[2].fd, 0);
 	if (mapped == MAP_FAILED || chdir("dir/one"))
 		victim_die("a mapping, or a directory");
+	own = open("/proc/self/status", O_RDONLY | O_CLOEXEC);
+	if (own < 0 || lseek(own, 5, SEEK_SET) != 5 || dup(own) < 0)
+		victim_die("/proc/self/status");
 
 	victim_ready();
 	if (sabotage)
@@ -189,6 +203,7 @@ int main(int argc, char **argv)
 		check_file(i);
 	check_shared();
 	check_content(mapped);
+	check_own(own);
 	if (umask(0) != 0123 || of_child('u') != 'y')
 		victim_fail("a umask has changed");
 	if (!getcwd(cwd, sizeof(cwd)) || strlen(cwd) < 8 || strcmp(cwd + strlen(cwd) - 8, "/dir/one"))

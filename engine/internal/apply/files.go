@@ -20,6 +20,9 @@ type Files struct {
 	// the comparison of their permissions (--skip-file-rwx-check).
 	CheckSize, CheckBuildID, SkipMode bool
 
+	// Late are files that do not exist yet: a process opens each by its name when it is there.
+	Late map[snapshot.FileID]bool
+
 	first int // number of the first in the processes
 	all   []*os.File
 	named map[key]int // index in all

@@ -3,6 +3,7 @@ package plan
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"stasis.example/engine/internal/images"
@@ -21,9 +22,10 @@ const (
 	Create                     // eventfd2, signalfd4, timerfd_create, epoll_create1
 	OpenTTY                    // the terminal of whoever restores
 	OpenInherit                // handed in by whoever restores, under Key
+	OpenLate                   // by its name, by the process that has it: a file in /proc of a process of the tree
 )
 
-var howNames = [...]string{OpenPath: "open", OpenFIFO: "open and fill", OpenPipe: "pipe", Create: "create", OpenTTY: "terminal", OpenInherit: "inherit"}
+var howNames = [...]string{OpenPath: "open", OpenFIFO: "open and fill", OpenPipe: "pipe", Create: "create", OpenTTY: "terminal", OpenInherit: "inherit", OpenLate: "open when the process is there"}
 
 // String returns a word for people.
 func (h How) String() string {
@@ -83,14 +85,16 @@ type opener struct {
 	used  map[snapshot.FileID]bool
 	maps  map[snapshot.FileID][]uint32 // the flags with which a file has to be opened for mappings
 	nodes map[snapshot.FileID]bool     // names of fifos and terminals: not opened for themselves
-	pipes map[snapshot.PipeID]*Pipe
+	// places are working directories, root directories and programs.
+	places map[snapshot.FileID]bool
+	pipes  map[snapshot.PipeID]*Pipe
 }
 
 // openFiles decides how each file comes to be open.
 func (p *Plan) openFiles(r *images.Report) {
 	o := &opener{
 		plan: p, r: r, files: make(map[snapshot.FileID]*snapshot.File), used: make(map[snapshot.FileID]bool),
-		maps: make(map[snapshot.FileID][]uint32), nodes: make(map[snapshot.FileID]bool), pipes: make(map[snapshot.PipeID]*Pipe),
+		places: make(map[snapshot.FileID]bool), maps: make(map[snapshot.FileID][]uint32), nodes: make(map[snapshot.FileID]bool), pipes: make(map[snapshot.PipeID]*Pipe),
 	}
 	for _, f := range p.Tree.Files {
 		o.files[f.ID] = f
@@ -121,7 +125,7 @@ func (o *opener) users() {
 		o.directory(c.Root, "a root directory")
 	}
 	for _, s := range t.Spaces {
-		o.used[s.Exe] = true
+		o.used[s.Exe], o.places[s.Exe] = true, true
 		o.mapped(s.Exe, "a program")
 		for i := range s.VMAs {
 			v := &s.VMAs[i]
@@ -157,7 +161,7 @@ func (o *opener) regular(id snapshot.FileID, what string) *snapshot.Regular {
 }
 
 func (o *opener) directory(id snapshot.FileID, what string) {
-	o.used[id] = true
+	o.used[id], o.places[id] = true, true
 	if f := o.regular(id, what); f != nil && f.Mode != nil && *f.Mode&modeMask != modeDir {
 		o.r.Damaged(images.FileName(uint32(id)), "%s is %s, and no directory", f.Path.Name, what)
 	}
@@ -226,6 +230,10 @@ func (o *opener) open(f *snapshot.File) {
 		open.How = OpenPath
 		if !inherited {
 			o.path(where, f.Flags, object)
+			if pid := o.late(object); pid != 0 {
+				open.How = OpenLate
+				o.onlyOne(where, f, pid)
+			}
 		}
 	case *snapshot.PipeEnd:
 		open.How, open.Pipe = OpenPipe, o.pipes[object.Pipe]
@@ -260,6 +268,39 @@ func (o *opener) path(where string, flags uint32, f *snapshot.Regular) {
 		o.r.Unsupported(where, "%s is a socket", f.Path.Name)
 	case modeBlk:
 		o.r.Unsupported(where, "%s is a block device", f.Path.Name)
+	}
+}
+
+// late returns the process of the tree whose directory in /proc a file is in, 0 for none.
+func (o *opener) late(f *snapshot.Regular) int {
+	rest, ok := strings.CutPrefix(f.Path.Name, "/proc/")
+	if !ok {
+		return 0
+	}
+	first, _, _ := strings.Cut(rest, "/")
+	pid, err := strconv.Atoi(first)
+	if err != nil {
+		return 0
+	}
+	for _, t := range o.plan.Tree.Tasks {
+		if t.PID.Num() == pid {
+			return pid
+		}
+	}
+	return 0
+}
+
+// onlyOne refuses a file that is opened late and that one descriptor table is not all that has it.
+func (o *opener) onlyOne(where string, f *snapshot.File, pid int) {
+	tables := 0
+	for _, table := range o.plan.Tree.Tables {
+		if _, ok := slotOf(table, f.ID); ok {
+			tables++
+		}
+	}
+	if tables != 1 || o.maps[f.ID] != nil || o.places[f.ID] {
+		o.r.Unsupported(where, "%s is of process %d, which is not there before the file is opened, and more than one process has it open, or somebody is in it or has it mapped",
+			f.Object.(*snapshot.Regular).Path.Name, pid)
 	}
 }
 

@@ -5,6 +5,7 @@ package fds
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 
 	"golang.org/x/sys/unix"
 
@@ -27,15 +28,14 @@ func Apply(t *apply.Task) error {
 		return err
 	}
 	for _, s := range t.Table.Slots {
+		if t.Tree.Files.Late[s.File] {
+			continue // see OpenLate
+		}
 		from, err := t.Tree.Files.Number(s.File)
 		if err != nil {
 			return fmt.Errorf("%s: descriptor %d: %w", t.Where(), s.FD, err)
 		}
-		flags := 0
-		if s.CloseOnExec {
-			flags = unix.O_CLOEXEC
-		}
-		t.Batch.Do(fmt.Sprintf("descriptor %d: dup3", s.FD), unix.SYS_DUP3, apply.Num(from), apply.Num(s.FD), apply.Num(flags))
+		t.Batch.Do(fmt.Sprintf("descriptor %d: dup3", s.FD), unix.SYS_DUP3, apply.Num(from), apply.Num(s.FD), apply.Num(closeOnExec(s)))
 	}
 	return nil
 }
@@ -57,6 +57,84 @@ func room(t *apply.Task) error {
 	return nil
 }
 
+// OpenLate lets a process open what is in its directory in /proc, or in that of another process of the tree: such files are there
+// when all threads are. It comes behind [CloseOurs].
+func OpenLate(t *apply.Task) error {
+	if t.Table == nil || len(t.Tree.Files.Late) == 0 {
+		return nil
+	}
+	taken := make(map[int]bool) // numbers
+	var order []*snapshot.File
+	slots := make(map[snapshot.FileID][]snapshot.Slot)
+	for _, s := range t.Table.Slots {
+		if !t.Tree.Files.Late[s.File] {
+			taken[s.FD] = true
+			continue
+		}
+		if slots[s.File] == nil {
+			order = append(order, file(t.Tree.Snapshot, s.File))
+		}
+		slots[s.File] = append(slots[s.File], s)
+	}
+	for _, f := range order {
+		o, ok := f.Object.(*snapshot.Regular)
+		if !ok {
+			return fmt.Errorf("file %d is a %s, and has no name", f.ID, f.Object.Kind())
+		}
+		lowest := 0 // the number that the kernel will give
+		for taken[lowest] {
+			lowest++
+		}
+		t.Batch.Try("open "+o.Path.Name, func(fd uint64, err error) error {
+			if err == nil && fd != uint64(lowest) {
+				return fmt.Errorf("it has number %d, and not %d", fd, lowest)
+			}
+			return err
+		}, unix.SYS_OPENAT, apply.Num(unix.AT_FDCWD), apply.Text(o.Path.Name), apply.Num(f.Flags&^uint32(unix.O_ASYNC)|unix.O_NOCTTY), apply.Num(0))
+		if o.Pos != 0 && o.Pos <= math.MaxInt64 && f.Flags&unix.O_PATH == 0 {
+			t.Batch.Do(fmt.Sprintf("%s: seek to %d", o.Path.Name, o.Pos), unix.SYS_LSEEK, apply.Num(lowest), apply.Num(o.Pos), apply.Num(unix.SEEK_SET))
+		}
+		if f.Owner.Signal != 0 {
+			t.Batch.Do(o.Path.Name+": F_SETSIG", unix.SYS_FCNTL, apply.Num(lowest), apply.Num(setSignal), apply.Num(f.Owner.Signal))
+		}
+		stays := false
+		for _, s := range slots[f.ID] {
+			taken[s.FD] = true
+			if s.FD == lowest {
+				stays = true
+				flag := 0
+				if s.CloseOnExec {
+					flag = unix.FD_CLOEXEC
+				}
+				t.Batch.Do(fmt.Sprintf("descriptor %d: F_SETFD", s.FD), unix.SYS_FCNTL, apply.Num(s.FD), apply.Num(unix.F_SETFD), apply.Num(flag))
+				continue
+			}
+			t.Batch.Do(fmt.Sprintf("descriptor %d: dup3", s.FD), unix.SYS_DUP3, apply.Num(lowest), apply.Num(s.FD), apply.Num(closeOnExec(s)))
+		}
+		if !stays {
+			t.Batch.Do("close", unix.SYS_CLOSE, apply.Num(lowest))
+		}
+	}
+	return nil
+}
+
+func file(tree *snapshot.Tree, id snapshot.FileID) *snapshot.File {
+	for _, f := range tree.Files {
+		if f.ID == id {
+			return f
+		}
+	}
+	return &snapshot.File{ID: id}
+}
+
+// closeOnExec is the flag of a descriptor as dup3 takes it.
+func closeOnExec(s snapshot.Slot) int {
+	if s.CloseOnExec {
+		return unix.O_CLOEXEC
+	}
+	return 0
+}
+
 // CloseOurs closes the numbers of ours. It comes when nothing is opened, mapped or moved any more.
 func CloseOurs(t *apply.Task) error {
 	first, end := t.Tree.Files.Range()
@@ -68,10 +146,11 @@ func CloseOurs(t *apply.Task) error {
 }
 
 const (
-	setOwner = 15 // F_SETOWN_EX
-	ownTID   = 0  // F_OWNER_TID
-	ownPID   = 1
-	ownGroup = 2
+	setSignal = 10 // F_SETSIG
+	setOwner  = 15 // F_SETOWN_EX
+	ownTID    = 0  // F_OWNER_TID
+	ownPID    = 1
+	ownGroup  = 2
 )
 
 // Owners says who gets SIGIO of the files of a process. It comes when all processes, groups and threads are there, and before
