@@ -226,7 +226,7 @@ type Scheduling struct {
 	Policy   uint32 // a SCHED_ number, SCHED_RESET_ON_FORK may be added
 	Nice     int32
 	Priority uint32   // of SCHED_FIFO and SCHED_RR, otherwise 0
-	Affinity []uint64 // bit n of word m is processor m*64+n; nil for not known
+	Affinity []uint64 // bit n of word m is processor m*64+n; nil for not known, empty for all that there are
 	IOPrio   *uint32  // as ioprio_get(2) gives it; nil for not known
 }
 

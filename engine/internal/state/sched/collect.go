@@ -18,6 +18,10 @@ import (
 
 // Collect asks the kernel how threads are scheduled.
 func Collect(t *collect.Tree) error {
+	online, err := processors()
+	if err != nil {
+		return err
+	}
 	for th := range t.Threads() {
 		tid := th.Remote.TID
 		attr, err := unix.SchedGetAttr(tid, 0)
@@ -31,6 +35,9 @@ func Collect(t *collect.Tree) error {
 		}
 		if s.Affinity, err = t.Kernel.Affinity(tid); err != nil {
 			return err
+		}
+		if covers(s.Affinity, online) {
+			s.Affinity = []uint64{} // any: on another machine with more of them, these, too
 		}
 		prio, err := t.Kernel.IOPriority(tid)
 		if err != nil {
@@ -60,4 +67,46 @@ func timerSlack(tid int) (*uint64, error) {
 		return nil, fmt.Errorf("/proc/%d/timerslack_ns: %w", tid, err)
 	}
 	return &n, nil
+}
+
+// processors returns those that the machine has switched on, nil where it does not tell.
+func processors() ([]uint64, error) {
+	text, err := os.ReadFile("/sys/devices/system/cpu/online")
+	if err != nil {
+		return nil, nil
+	}
+	return cpuList(strings.TrimSpace(string(text)))
+}
+
+// cpuList reads a list such as "0-3,8".
+func cpuList(text string) ([]uint64, error) {
+	var set []uint64
+	for part := range strings.SplitSeq(text, ",") {
+		first, last, isRange := strings.Cut(part, "-")
+		if !isRange {
+			last = first
+		}
+		from, err1 := strconv.ParseUint(first, 10, 16)
+		to, err2 := strconv.ParseUint(last, 10, 16)
+		if err1 != nil || err2 != nil || from > to {
+			return nil, fmt.Errorf("/sys/devices/system/cpu/online: %q is no list of processors", text)
+		}
+		for n := from; n <= to; n++ {
+			for uint64(len(set)) <= n/64 {
+				set = append(set, 0)
+			}
+			set[n/64] |= 1 << (n % 64)
+		}
+	}
+	return set, nil
+}
+
+// covers reports whether a set has all of another one, which is known.
+func covers(set, other []uint64) bool {
+	for i, w := range other {
+		if i >= len(set) || w&^set[i] != 0 {
+			return false
+		}
+	}
+	return len(other) > 0
 }

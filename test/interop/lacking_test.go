@@ -1,0 +1,54 @@
+package interop
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"stasis.example/internal/testkit"
+)
+
+// A restore that lacks what a process had says what it lacks, and leaves nothing behind; one that has it succeeds with the same
+// images.
+func TestRestoreSaysWhatItLacks(t *testing.T) {
+	for _, tc := range []struct {
+		subject subject
+		lacking string // a shell command that the restore is started after
+		want    string
+	}{
+		{victimOf("limits"), "ulimit -n 1000", "RLIMIT_NOFILE: at most"},
+		{victimOf("counter"), "exec setpriv --inh-caps -kill --bounding-set -kill", "CAP_KILL"},
+		{victimOf("counter"), "exec setpriv --no-new-privs", "no_new_privs"},
+	} {
+		t.Run(tc.want, func(t *testing.T) {
+			testkit.Need(t, append(tc.subject.needs, testkit.Root, testkit.Program("setpriv"))...)
+			victim := tc.subject.start(t)
+			images := t.TempDir()
+			tc.subject.run(t, stasis, images, "dump", "-t", fmt.Sprint(victim.Pid))
+			if _, err := victim.Wait(); err != nil {
+				t.Fatal(err)
+			}
+			testkit.AwaitFreeIDs(t, images)
+			cmd := command(t, stasis, nil, "restore", "-d", "-D", images, "-o", "lacking.log", "-v4")
+			script := tc.lacking + "; exec"
+			if strings.HasPrefix(tc.lacking, "exec ") {
+				script = tc.lacking
+			}
+			lacking := exec.CommandContext(t.Context(), "/bin/sh", append([]string{"-c", script + ` "$@"`, "sh", cmd.Path}, cmd.Args[1:]...)...)
+			lacking.Env, lacking.SysProcAttr = cmd.Env, cmd.SysProcAttr
+			output, err := lacking.CombinedOutput()
+			if err == nil || !strings.Contains(string(output), tc.want) {
+				t.Errorf("the restore: %v, want %q:\n%s", err, tc.want, output)
+			}
+			if _, err := os.Stat(fmt.Sprintf("/proc/%d", victim.Pid)); err == nil {
+				t.Errorf("process %d is there", victim.Pid)
+			}
+			testkit.AwaitFreeIDs(t, images)
+			tc.subject.run(t, stasis, images, "restore", "-d")
+			victim.Restored()
+			victim.MustVerify()
+		})
+	}
+}
