@@ -34,6 +34,7 @@ func otherUser(s *subject) {
 // subjects are the victims that are dumped and restored in four ways. docs/state.md names them.
 func subjects() []subject {
 	return []subject{
+		victimOf("chroot"),
 		victimOf("counter"),
 		victimOf("creds", "rights").with(notCRIU("", "it restores the bounding set before the inheritable one")),
 		victimOf("creds", "rights", "criu"),

@@ -32,6 +32,7 @@ var victims = []struct {
 }{
 	{name: "blocked", args: []string{"1", "3"}, frozen: true},
 	{name: "churn", frozen: true},
+	{name: "chroot"},
 	{name: "counter"},
 	{name: "creds", args: []string{"rights"}},
 	{name: "creds", args: []string{"threads"}},

@@ -5,10 +5,12 @@
  * does not save, and the personality, which it does not restore.
  */
 #include "victim.h"
+#include <linux/membarrier.h>
 #include <sys/auxv.h>
 #include <sys/personality.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 
 extern char **environ;
 
@@ -90,6 +92,8 @@ int main(int argc, char **argv)
 	like_criu = victim_argc > 1 && strcmp(victim_argv[1], "criu") == 0;
 	if (!like_criu && personality(ADDR_NO_RANDOMIZE | SHORT_INODE) < 0)
 		victim_die("personality");
+	if (syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0))
+		victim_die("membarrier");
 	put("/proc/self/oom_score_adj", "321");
 	if (!like_criu)
 		put("/proc/self/coredump_filter", "0x13");
@@ -154,6 +158,8 @@ int main(int argc, char **argv)
 		victim_fail("huge pages are allowed");
 	if (!like_criu && personality(0xffffffff) != (ADDR_NO_RANDOMIZE | SHORT_INODE))
 		victim_fail("the personality is %#x", personality(0xffffffff));
+	if (syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0))
+		victim_fail("it is not registered for membarrier any more");
 	kill(child, SIGUSR1);
 	if (waitpid(child, &status, 0) != child || status != 0)
 		victim_fail("the child ended with %#x", status);
