@@ -1,8 +1,12 @@
 package interop
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 
 	"stasis.example/internal/testkit"
@@ -31,6 +35,34 @@ func otherUser(s *subject) {
 	}})
 }
 
+// inChroot is a victim with a root directory of its own.
+func inChroot(name string) subject {
+	s := subject{name: name + "-chroot", needs: []testkit.Requirement{testkit.VictimProgram(name)}}
+	s.start = func(t *testing.T) *testkit.Victim {
+		root, outside := t.TempDir(), filepath.Join(t.TempDir(), "work")
+		// Its directory has one name, outside and inside.
+		inside := filepath.Join(root, outside)
+		program, err := os.ReadFile(filepath.Join(testkit.SourceRoot(), "bin", "victims", name))
+		if err := errors.Join(err, os.MkdirAll(inside, 0o755), os.Symlink(inside, outside), os.WriteFile(filepath.Join(root, name), program, 0o755)); err != nil {
+			t.Fatal(err)
+		}
+		return testkit.VictimSpec{Name: "/" + name, Dir: outside, SysProcAttr: &syscall.SysProcAttr{Setsid: true, Chroot: root}}.Start(t)
+	}
+	s.check = func(t *testing.T, v *testkit.Victim) {
+		inside, err := filepath.EvalSymlinks(v.Dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for link, want := range map[string]string{"root": strings.TrimSuffix(inside, v.Dir), "cwd": inside} {
+			if got, err := os.Readlink(fmt.Sprintf("/proc/%d/%s", v.Pid, link)); err != nil || got != want {
+				t.Errorf("%s is %s, %v, want %s", link, got, err, want)
+			}
+		}
+		v.MustVerify()
+	}
+	return s
+}
+
 // subjects are the victims that are dumped and restored in four ways. docs/state.md names them.
 func subjects() []subject {
 	return []subject{
@@ -40,6 +72,7 @@ func subjects() []subject {
 		victimOf("creds", "rights", "criu"),
 		victimOf("creds", "threads").with(otherUser),
 		victimOf("creds", "user").with(otherUser),
+		inChroot("handed"),
 		victimOf("ends"),
 		victimOf("ends", "all").with(notCRIU("the packetized mode of pipes is not supported", "it would lose where packets end")),
 		victimOf("events"),
