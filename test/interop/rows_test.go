@@ -95,6 +95,7 @@ func subjects() []subject {
 		victimOf("rseq"),
 		victimOf("scheduled").with(notCRIU("it does not save processors and I/O priorities", "it knows no processors and I/O priorities")),
 		victimOf("scheduled", "criu"),
+		victimOf("shared").with(notCRIU("it refuses a working directory that several processes share", "the inventory has a version that it refuses")),
 		victimOf("shell"),
 		victimOf("signals"),
 		victimOf("threads"),
