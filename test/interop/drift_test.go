@@ -94,8 +94,10 @@ func portrait(t *testing.T, pid int) map[string][]string {
 			t.Fatal(err)
 		}
 		info := read("fdinfo/" + fd)
-		if strings.HasPrefix(link, "pipe:") { // the kernel gives every new pipe another number
-			link = "pipe"
+		if pipe := strings.HasPrefix(link, "pipe:"); pipe || strings.HasPrefix(link, "/proc/") { // the kernel makes these anew, and numbers them
+			if pipe {
+				link = "pipe"
+			}
 			info = slices.DeleteFunc(info, func(line string) bool { return strings.HasPrefix(line, "ino:") })
 		}
 		all["fdinfo/"+fd], all["fd/"+fd] = info, []string{link}
