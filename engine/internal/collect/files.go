@@ -154,5 +154,9 @@ func (f *File) what() string {
 			return k.name
 		}
 	}
+	var st unix.Stat_t
+	if err := unix.Stat(f.Path, &st); err == nil && (st.Mode&unix.S_IFMT == unix.S_IFCHR || st.Mode&unix.S_IFMT == unix.S_IFBLK) {
+		return fmt.Sprintf("the device %d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev))
+	}
 	return "a file of this kind"
 }

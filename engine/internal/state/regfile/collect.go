@@ -135,6 +135,8 @@ func nameless(f *collect.File, st *unix.Stat_t) string {
 		return ""
 	case err == nil:
 		return "the name leads to another file by now"
+	case strings.HasPrefix(f.Link, "/memfd:"):
+		return "a memfd cannot be saved yet"
 	case st.Nlink == 0 && errors.Is(err, fs.ErrNotExist), strings.HasSuffix(f.Link, " (deleted)") && errors.Is(err, fs.ErrNotExist):
 		return "the file was deleted; deleted files cannot be saved yet"
 	}
