@@ -63,6 +63,11 @@ func inChroot(name string) subject {
 	return s
 }
 
+// strays are processes that were left to a subreaper.
+func strays(s *subject) {
+	s.notRestoredByCRIU = "what was left to a subreaper becomes a child of CRIU's own parent"
+}
+
 // subjects are the victims that are dumped and restored in four ways. docs/state.md names them.
 func subjects() []subject {
 	return []subject{
@@ -96,6 +101,18 @@ func subjects() []subject {
 		victimOf("scheduled").with(notCRIU("it does not save processors and I/O priorities", "it knows no processors and I/O priorities")),
 		victimOf("scheduled", "criu"),
 		victimOf("shared").with(notCRIU("it refuses a working directory that several processes share", "the inventory has a version that it refuses")),
+		victimOf("interrupted", "epoll").with(notCRIU("it lets the call fail with EINTR", "")),
+		victimOf("interrupted", "sigwait").with(notCRIU("it lets the call fail with EINTR", "")),
+		victimOf("sessions", "nested"),
+		victimOf("sessions", "stayed"),
+		victimOf("sessions", "nogroup"),
+		victimOf("sessions", "deadgroup"),
+		victimOf("sessions", "nosession").with(strays),
+		victimOf("sessions", "deadsession").with(strays),
+		victimOf("sessions", "swapped").with(func(s *subject) { s.notRestoredByCRIU = "it waits for ever for each group to be there first" }),
+		victimOf("sessions", "stopped"),
+		victimOf("sessions", "killed"),
+		victimOf("sessions").with(strays),
 		victimOf("shell"),
 		victimOf("signals"),
 		victimOf("threads"),

@@ -64,6 +64,7 @@ var victims = []struct {
 	{name: "queues", args: []string{"trap"}},
 	{name: "rseq"},
 	{name: "scheduled", args: []string{"criu"}},
+	{name: "sessions"},
 	{name: "shared"},
 	{name: "shell"},
 	{name: "signals"},
