@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -65,7 +64,7 @@ func (d *dump) run(ctx context.Context) error {
 	if err := d.tell("pre-dump"); err != nil {
 		return err
 	}
-	d.tree = &collect.Tree{Kernel: d.kernel, Proc: proc.New(os.DirFS("/proc")), Snapshot: &snapshot.Tree{}, Report: &images.Report{}, Outer: d.shellJob, RPCSocket: d.socket, External: d.external, BuildIDs: d.buildIDs}
+	d.tree = &collect.Tree{Kernel: d.kernel, Proc: proc.New(linux.Proc{}), Snapshot: &snapshot.Tree{}, Report: &images.Report{}, Outer: d.shellJob, RPCSocket: d.socket, External: d.external, BuildIDs: d.buildIDs}
 	defer d.release()
 	return ptrace.Run(ctx, ptrace.Options{Kernel: d.kernel}, func(tr *ptrace.Tracer) error {
 		err := d.frozen(tr)

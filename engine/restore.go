@@ -115,7 +115,7 @@ func (r *restore) traced(tr *ptrace.Tracer) error {
 func (r *restore) prepare() {
 	t := r.plan.Tree
 	r.tree = &apply.Tree{
-		Kernel: r.kernel, Proc: proc.New(os.DirFS("/proc")), Snapshot: t, Files: &r.files, Watches: watches(r.plan),
+		Kernel: r.kernel, Proc: proc.New(linux.Proc{}), Snapshot: t, Files: &r.files, Watches: watches(r.plan),
 		Note: func(format string, args ...any) { r.log.add(logWarn, "restore", format, args...) },
 	}
 	r.made, r.tasks = make(map[int]*stub.Process), make(map[int]*apply.Task)

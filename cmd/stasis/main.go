@@ -1,5 +1,11 @@
 // Command stasis freezes running Linux processes to files and brings them back. Called by the name criu it is a drop-in
 // for that program. See stasis(1).
+//
+// The program is over before a limit of processors would matter to the runtime, which reads half a dozen files to know it:
+// it is told not to look.
+//
+//go:debug containermaxprocs=0
+//go:debug updatemaxprocs=0
 package main
 
 import (

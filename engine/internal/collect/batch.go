@@ -69,6 +69,13 @@ func (r *Results) Data(room Arg, size uint64) []byte { return r.data[room.value:
 
 // RunInside makes the calls that the kinds have asked for in a process, which was entered, and lets them see the results.
 func (p *Process) RunInside() error {
+	// A tree of many processes need not keep what all of them were asked.
+	defer func() {
+		p.Inside = Batch{}
+		for _, th := range p.Threads {
+			th.Inside = Batch{}
+		}
+	}()
 	addr, size := p.Remote.Data()
 	if err := p.Inside.run(p.Remote, addr, size, p.Remote.Run); err != nil {
 		return fmt.Errorf("%s: %w", p.Where(), err)

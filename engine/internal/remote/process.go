@@ -5,7 +5,7 @@ package remote
 import (
 	"errors"
 	"fmt"
-	"os"
+
 	"slices"
 	"strconv"
 
@@ -262,13 +262,13 @@ func (p *Process) Write(addr uint64, buf []byte) error {
 }
 
 func taskIDs(pid int) ([]int, error) {
-	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	names, err := linux.ReadProcDir(fmt.Sprintf("/proc/%d/task", pid))
 	if err != nil {
 		return nil, err
 	}
-	ids := make([]int, 0, len(entries))
-	for _, e := range entries {
-		if id, err := strconv.Atoi(e.Name()); err == nil {
+	ids := make([]int, 0, len(names))
+	for _, name := range names {
+		if id, err := strconv.Atoi(name); err == nil {
 			ids = append(ids, id)
 		}
 	}

@@ -5,9 +5,11 @@ package remote
 import (
 	"bytes"
 	"fmt"
-	"os"
+
 	"strconv"
 	"strings"
+
+	"stasis.example/internal/linux"
 )
 
 // A Mapping is a line of /proc/PID/maps.
@@ -22,7 +24,7 @@ type Mapping struct {
 func (m Mapping) size() uint64 { return m.End - m.Start }
 
 func readMappings(pid int) ([]Mapping, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
+	data, err := linux.ReadProc(fmt.Sprintf("/proc/%d/maps", pid))
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +68,7 @@ func parseMapping(line string) (Mapping, error) {
 
 // TaskState returns the state letter of a task, 0 when it is gone.
 func TaskState(pid, tid int) byte {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/stat", pid, tid))
+	data, err := linux.ReadProc(fmt.Sprintf("/proc/%d/task/%d/stat", pid, tid))
 	if err != nil {
 		return 0
 	}
@@ -78,7 +80,7 @@ func TaskState(pid, tid int) byte {
 
 // statusNumber returns a number from a task's status file, 0 when it is not there.
 func statusNumber(pid, tid int, key string) int {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/status", pid, tid))
+	data, err := linux.ReadProc(fmt.Sprintf("/proc/%d/task/%d/status", pid, tid))
 	if err != nil {
 		return 0
 	}

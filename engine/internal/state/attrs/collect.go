@@ -6,13 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"stasis.example/engine/internal/collect"
+	"stasis.example/internal/linux"
 )
 
 // Collect reads files of /proc, and asks for the rest.
@@ -48,7 +48,7 @@ func outside(p *collect.Process) error {
 
 // coreFilter reads a coredump_filter; kernels without core dumps have none.
 func coreFilter(name string) (*uint32, error) {
-	text, err := os.ReadFile(name)
+	text, err := linux.ReadProc(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

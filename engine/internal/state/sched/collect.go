@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"strconv"
 	"strings"
 
@@ -14,6 +13,7 @@ import (
 
 	"stasis.example/engine/internal/collect"
 	"stasis.example/engine/internal/snapshot"
+	"stasis.example/internal/linux"
 )
 
 // Collect asks the kernel how threads are scheduled.
@@ -55,7 +55,7 @@ func Collect(t *collect.Tree) error {
 // timerSlack reads the slack of a thread, which the kernel has a file for in each process's directory; a thread is reached by
 // its own number there.
 func timerSlack(tid int) (*uint64, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/timerslack_ns", tid))
+	b, err := linux.ReadProc(fmt.Sprintf("/proc/%d/timerslack_ns", tid))
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.EPERM) {
 		return nil, nil
 	}
