@@ -120,9 +120,12 @@ func (d *dump) frozen(tr *ptrace.Tracer) error {
 		return err
 	}
 	d.log.info("pages written")
-	for p := range d.tree.Alive() {
-		if err := p.Remote.Restore(); err != nil {
-			return err
+	// Who is killed next may be killed where it is. If it does not come to that, it is put in order as after any failure.
+	if d.fate != killed || d.notify != nil {
+		for p := range d.tree.Alive() {
+			if err := p.Remote.Restore(); err != nil {
+				return err
+			}
 		}
 	}
 	// Who runs on need not wait for the images, unless somebody wants to see them before.
@@ -264,7 +267,11 @@ func (d *dump) seal() error {
 		}
 		// The leaders are let go with the thread that traced them.
 		d.undo.forget()
-		return d.bury()
+		err := d.bury()
+		for p := range d.tree.Alive() {
+			p.Remote.Abandon()
+		}
+		return err
 	}
 	return d.undo.undo()
 }

@@ -113,23 +113,17 @@ func (p *Process) openPark() error {
 	}
 	p.sock = sock
 	// A word to it, not a copy of its own end, must be the end of the file.
-	closing := []Call{{Nr: unix.SYS_CLOSE, Slot: otherSlot, Args: [6]uint64{uint64(other)}}}
-	if err := p.Run(closing); err != nil {
-		return err
-	}
-	if err := Must(closing); err != nil {
-		return err
-	}
-	return p.markArea()
+	closing := Call{Nr: unix.SYS_CLOSE, Slot: otherSlot, Args: [6]uint64{uint64(other)}}
+	return p.markArea(closing)
 }
 
 // markArea keeps the scratch area apart from its neighbours, out of core dumps and out of children, in case that it
-// stays behind.
-func (p *Process) markArea() error {
-	calls := []Call{
+// stays behind. Other calls may come before.
+func (p *Process) markArea(before ...Call) error {
+	calls := append(before,
 		NewCall(unix.SYS_MADVISE, p.area.start, p.area.length, unix.MADV_DONTFORK),
 		NewCall(unix.SYS_MADVISE, p.area.start, p.area.length, unix.MADV_DONTDUMP),
-	}
+	)
 	if err := p.Run(calls); err != nil {
 		return err
 	}
@@ -237,6 +231,14 @@ func (p *Process) Release() error { return p.release(p.letGo) }
 // Restore is Release without the last step: the threads stay stopped, in their own state, until LetGo.
 func (p *Process) Restore() error { return p.release(func() error { return nil }) }
 
+// Abandon lets go of what is ours of a process that was killed.
+func (p *Process) Abandon() {
+	if p.sock >= 0 {
+		_ = unix.Close(p.sock)
+		p.sock = -1
+	}
+}
+
 // LetGo lets the threads of a process that Restore has put back go on.
 func (p *Process) LetGo() error { return wayOut(p.Threads[0].Tracer(), p.letGo) }
 
@@ -245,10 +247,7 @@ func (p *Process) release(last func() error) error {
 		return nil
 	}
 	err := wayOut(p.Threads[0].Tracer(), func() error { return errors.Join(p.leave(), last()) })
-	if p.sock >= 0 {
-		_ = unix.Close(p.sock)
-		p.sock = -1
-	}
+	p.Abandon()
 	if err != nil {
 		return fmt.Errorf("release process %d: %w", p.PID, err)
 	}
