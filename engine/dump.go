@@ -99,17 +99,8 @@ func (d *dump) frozen(tr *ptrace.Tracer) error {
 	if err := d.refuse(); err != nil {
 		return err
 	}
-	if err := d.findPages(); err != nil {
+	if err := d.enter(); err != nil {
 		return err
-	}
-	d.log.info("pages found")
-	for p := range d.tree.Alive() {
-		if err := p.Remote.Enter(); err != nil {
-			return err
-		}
-		if err := p.RunInside(); err != nil {
-			return err
-		}
 	}
 	set := kinds.Encode(d.tree.Snapshot, d.tree.Report)
 	if err := d.refuse(); err != nil {
@@ -181,72 +172,6 @@ func (d *dump) refuse() error {
 		d.log.add(logWarn, "dump", "%s", note)
 	}
 	return d.tree.Report.Err()
-}
-
-// findPages finds the pages of all processes, and copies those that must be copied before anything is run in them.
-func (d *dump) findPages() error {
-	began := time.Now()
-	defer func() { d.stats.MemdumpTime += microseconds(began) }()
-	owners := make(map[snapshot.ObjectID]*collect.Process)
-	for p := range d.tree.Alive() {
-		if p.Space {
-			owners[p.Task.Space] = p
-		}
-	}
-	for _, space := range d.tree.Snapshot.Spaces {
-		p := owners[space.ID]
-		scanner, err := pages.NewScanner(d.kernel, p.PID, !d.oldPages)
-		if err != nil {
-			return err
-		}
-		c, err := d.copier(p)
-		if err == nil {
-			err = scanner.Space(space, c.Announce)
-		}
-		if err = errors.Join(err, scanner.Close()); err != nil {
-			return err
-		}
-		d.stats.PagesScanned += scanner.Scanned
-		if err := c.Early(); err != nil {
-			return fmt.Errorf("pages of process %d: %w", p.PID, err)
-		}
-		d.stats.PagesWritten += c.Written
-	}
-	return nil
-}
-
-// copier makes what copies the pages of a process, and the images that they go to.
-func (d *dump) copier(p *collect.Process) (*pages.Copier, error) {
-	sink, err := pages.NewDirSink(d.dir, p.PID, uint32(len(d.sinks)+1))
-	if err != nil {
-		return nil, err
-	}
-	d.sinks = append(d.sinks, sink)
-	c := &pages.Copier{Kernel: d.kernel, Process: p.Remote, Sink: sink, NotItself: limited(p.Task)}
-	d.copiers = append(d.copiers, c)
-	return c, nil
-}
-
-// limited tells whether a process may not write files of any size: it would get a signal.
-func limited(t *snapshot.Task) bool {
-	return len(t.Limits) <= unix.RLIMIT_FSIZE || t.Limits[unix.RLIMIT_FSIZE].Soft != math.MaxUint64
-}
-
-// writePages copies the rest of the pages.
-func (d *dump) writePages() error {
-	began := time.Now()
-	defer func() { d.stats.MemwriteTime += microseconds(began) }()
-	for i, c := range d.copiers {
-		if err := c.Late(); err != nil {
-			return fmt.Errorf("pages of process %d: %w", c.Process.PID, err)
-		}
-		sink := d.sinks[i]
-		d.sinks[i] = nil
-		if err := sink.Close(); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // seal lets the tree's fate happen.
@@ -356,6 +281,6 @@ func (d *dump) release() {
 }
 
 // microseconds since an instant, as statistics have them.
-func microseconds(since time.Time) uint32 {
-	return uint32(min(time.Since(since).Microseconds(), math.MaxUint32))
-}
+func microseconds(since time.Time) uint32 { return microsecondsOf(time.Since(since)) }
+
+func microsecondsOf(d time.Duration) uint32 { return uint32(min(d.Microseconds(), math.MaxUint32)) }

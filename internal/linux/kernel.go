@@ -12,7 +12,8 @@ type Kernel struct {
 	// error it returns becomes the call's, which then is not made. Set it before the first call.
 	Step func(call string) error
 
-	probes probes
+	stepping sync.Mutex // Step is called by one at a time
+	probes   probes
 }
 
 // probes remembers what was found out about this kernel.
@@ -25,6 +26,8 @@ func (k *Kernel) step(call string) error {
 	if k == nil || k.Step == nil {
 		return nil
 	}
+	k.stepping.Lock()
+	defer k.stepping.Unlock()
 	return k.Step(call)
 }
 

@@ -1,8 +1,11 @@
 package images
 
 import (
+	"errors"
 	"maps"
 	"slices"
+	"sync"
+	"sync/atomic"
 
 	"stasis.example/image"
 	"stasis.example/image/entry"
@@ -17,10 +20,8 @@ func (s *Set) Write(d image.Dir) error {
 	if err := image.WriteAll(d, image.PSTree, 0, tree...); err != nil {
 		return err
 	}
-	for _, p := range s.Processes {
-		if err := p.write(d); err != nil {
-			return err
-		}
+	if err := s.writeProcesses(d); err != nil {
+		return err
 	}
 	for _, id := range slices.Sorted(maps.Keys(s.FDInfo)) {
 		if err := writeList(d, image.FDInfo, uint64(id), s.FDInfo[id]); err != nil {
@@ -52,6 +53,32 @@ func (s *Set) Write(d image.Dir) error {
 		}
 	}
 	return image.WriteAll(d, image.Inventory, 0, &s.Inventory)
+}
+
+// writeProcesses writes the images of the processes: of many on several threads, as it takes a file system its time to make
+// files.
+func (s *Set) writeProcesses(d image.Dir) error {
+	const worthIt, threads = 8, 2
+	if len(s.Processes) < worthIt {
+		for _, p := range s.Processes {
+			if err := p.write(d); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	var group sync.WaitGroup
+	var next atomic.Int64
+	var errs [threads]error
+	for i := range errs {
+		group.Go(func() {
+			for n := next.Add(1); n <= int64(len(s.Processes)) && errs[i] == nil; n = next.Add(1) {
+				errs[i] = s.Processes[n-1].write(d)
+			}
+		})
+	}
+	group.Wait()
+	return errors.Join(errs[:]...)
 }
 
 func (p *Process) write(d image.Dir) error {

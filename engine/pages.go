@@ -1,0 +1,137 @@
+//go:build amd64
+
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"stasis.example/engine/internal/collect"
+	"stasis.example/engine/internal/pages"
+	"stasis.example/engine/internal/snapshot"
+)
+
+// enter asks the processes from inside. The pages of each were found before it is entered, and those copied that must be: of a
+// tree the next ones are looked at by another thread meanwhile, since to ask is mostly to wait.
+func (d *dump) enter() error {
+	f := finder{dump: d, found: make(chan error, len(d.tree.Snapshot.Spaces)), stop: make(chan struct{})}
+	if len(d.tree.Snapshot.Spaces) > 1 {
+		go f.all()
+	} else {
+		f.all()
+	}
+	// It writes to the dump: nobody else does before it has ended.
+	defer func() {
+		close(f.stop)
+		for range f.found {
+		}
+		d.stats.MemdumpTime += microsecondsOf(f.took)
+	}()
+	for p := range d.tree.Alive() {
+		if p.Space {
+			if err := <-f.found; err != nil {
+				return err
+			}
+		}
+		if err := p.Remote.Enter(); err != nil {
+			return err
+		}
+		if err := p.RunInside(); err != nil {
+			return err
+		}
+	}
+	d.log.info("pages found")
+	return nil
+}
+
+// A finder finds the pages of all processes that have an address space of their own, in the order of the tree, and copies what
+// must be copied before anything is run in them.
+type finder struct {
+	dump  *dump
+	found chan error // nil for each process that is done; closed at the end
+	stop  chan struct{}
+	took  time.Duration
+}
+
+func (f *finder) all() {
+	defer close(f.found)
+	began := time.Now()
+	defer func() { f.took = time.Since(began) }()
+	spaces := make(map[snapshot.ObjectID]*snapshot.Space)
+	for _, space := range f.dump.tree.Snapshot.Spaces {
+		spaces[space.ID] = space
+	}
+	for p := range f.dump.tree.Alive() {
+		if !p.Space {
+			continue
+		}
+		select {
+		case <-f.stop:
+			return
+		default:
+		}
+		err := f.dump.findPages(p, spaces[p.Task.Space])
+		f.found <- err
+		if err != nil {
+			return
+		}
+	}
+}
+
+func (d *dump) findPages(p *collect.Process, space *snapshot.Space) error {
+	scanner, err := pages.NewScanner(d.kernel, p.PID, !d.oldPages)
+	if err != nil {
+		return err
+	}
+	c, err := d.copier(p)
+	if err == nil {
+		err = scanner.Space(space, c.Announce)
+	}
+	if err = errors.Join(err, scanner.Close()); err != nil {
+		return err
+	}
+	d.stats.PagesScanned += scanner.Scanned
+	if err := c.Early(); err != nil {
+		return fmt.Errorf("pages of process %d: %w", p.PID, err)
+	}
+	d.stats.PagesWritten += c.Written
+	return nil
+}
+
+// copier makes what copies the pages of a process, and the images that they go to.
+func (d *dump) copier(p *collect.Process) (*pages.Copier, error) {
+	sink, err := pages.NewDirSink(d.dir, p.PID, uint32(len(d.sinks)+1))
+	if err != nil {
+		return nil, err
+	}
+	d.sinks = append(d.sinks, sink)
+	c := &pages.Copier{Kernel: d.kernel, Process: p.Remote, Sink: sink, NotItself: limited(p.Task)}
+	d.copiers = append(d.copiers, c)
+	return c, nil
+}
+
+// limited tells whether a process may not write files of any size: it would get a signal.
+func limited(t *snapshot.Task) bool {
+	return len(t.Limits) <= unix.RLIMIT_FSIZE || t.Limits[unix.RLIMIT_FSIZE].Soft != math.MaxUint64
+}
+
+// writePages copies the rest of the pages.
+func (d *dump) writePages() error {
+	began := time.Now()
+	defer func() { d.stats.MemwriteTime += microseconds(began) }()
+	for i, c := range d.copiers {
+		if err := c.Late(); err != nil {
+			return fmt.Errorf("pages of process %d: %w", c.Process.PID, err)
+		}
+		sink := d.sinks[i]
+		d.sinks[i] = nil
+		if err := sink.Close(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
