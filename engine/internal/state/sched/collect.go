@@ -71,7 +71,7 @@ func timerSlack(tid int) (*uint64, error) {
 
 // processors returns those that the machine has switched on, nil where it does not tell.
 func processors() ([]uint64, error) {
-	text, err := os.ReadFile("/sys/devices/system/cpu/online")
+	text, err := linux.ReadProc("/sys/devices/system/cpu/online")
 	if err != nil {
 		return nil, nil
 	}

@@ -1,4 +1,6 @@
-package linux_test
+//go:build amd64
+
+package engine
 
 import (
 	"bytes"
