@@ -20,10 +20,11 @@ import (
 
 // Engine is the built-in engine. It is safe for concurrent use.
 type Engine struct {
-	kernel   *linux.Kernel
-	oldPages bool
-	without  []ceiling.Rule // that tests switch off
-	settings Settings
+	kernel    *linux.Kernel
+	oldPages  bool           // as kernels before 6.7 want it; for tests
+	otherVDSO bool           // take every vDSO for another kernel's; for tests
+	without   []ceiling.Rule // that tests switch off
+	settings  Settings
 }
 
 // New returns the engine.

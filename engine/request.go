@@ -52,7 +52,7 @@ func (e *Engine) restore(ctx context.Context, opts *rpc.Opts, s *session) (*rpc.
 	ctx, limit := withTimeout(ctx, opts)
 	defer limit.cancel()
 	r := &restore{
-		dir: dirs.images, log: dirs.log, kernel: e.kernel, stopped: value(opts.LeaveStopped),
+		dir: dirs.images, log: dirs.log, kernel: e.kernel, stopped: value(opts.LeaveStopped), otherVDSO: e.otherVDSO,
 		options: plan.Options{Arch: snapshot.AMD64, ShellJob: value(opts.ShellJob)},
 		files:   apply.Files{CheckSize: true, CheckBuildID: true, SkipMode: value(opts.SkipFileRWXCheck)},
 	}

@@ -44,6 +44,9 @@ type restore struct {
 	tasks map[int]*apply.Task
 	pages uint64 // that were written
 	stats entry.RestoreStats
+
+	otherVDSO bool                             // take every vDSO for another kernel's
+	patches   map[snapshot.ObjectID][]mm.Patch // of spaces that have another kernel's vDSO
 }
 
 // run restores the tree, and reads as the order of events. Everything that the images alone decide is decided before there is
@@ -61,6 +64,9 @@ func (r *restore) run(ctx context.Context) (root int, err error) {
 		if err := r.allowed(r.plan.Tree); err != nil {
 			return 0, err
 		}
+	}
+	if err := r.adaptVDSO(); err != nil {
+		return 0, err
 	}
 	root = r.plan.Tree.Root().PID.Num()
 	if err := r.tell("pre-restore", 0); err != nil {

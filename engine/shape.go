@@ -212,7 +212,10 @@ func (r *restore) fillTask(pid int) error {
 	if err := t.Batch.Run(t.Remote, t.Remote.Threads[0]); err != nil {
 		return fmt.Errorf("%s: %w", t.Where(), err)
 	}
-	return r.fillPages(t, memory)
+	if err := r.fillPages(t, memory); err != nil {
+		return err
+	}
+	return r.patchVDSO(t)
 }
 
 func (r *restore) memoryOf(pid int) *plan.Memory {

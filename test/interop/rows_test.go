@@ -72,6 +72,7 @@ func strays(s *subject) {
 func subjects() []subject {
 	return []subject{
 		victimOf("chroot"),
+		victimOf("clock"),
 		victimOf("counter"),
 		victimOf("creds", "rights").with(notCRIU("", "it restores the bounding set before the inheritable one")),
 		victimOf("creds", "rights", "criu"),

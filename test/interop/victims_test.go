@@ -33,6 +33,7 @@ var victims = []struct {
 	{name: "blocked", args: []string{"1", "3"}, frozen: true},
 	{name: "churn", frozen: true},
 	{name: "chroot"},
+	{name: "clock"},
 	{name: "counter"},
 	{name: "creds", args: []string{"rights"}},
 	{name: "creds", args: []string{"threads"}},

@@ -20,6 +20,9 @@ type Memory struct {
 	InParent uint64 // of them, in those of earlier dumps
 	Runs     int
 
+	// VDSO is the code that the kernel had mapped into it, nil where the images have none.
+	VDSO []byte
+
 	// From is the process whose memory this one has when it has been forked, 0 for none; Inherit are the ranges in which both
 	// have mappings of the same thing, and both have pages in the images. See [Plan.Walk] for what becomes of each.
 	From      int
@@ -116,6 +119,10 @@ func (p *Plan) scan(d image.Dir, s *snapshot.Space, m *Memory, r *images.Report)
 			return false
 		}
 		written(s.VMAs[first:vma+1], e.Addr)
+		if err := m.vdso(c, s.VMAs[first:vma+1], &e, p.Tree.PageSize); err != nil {
+			failed(r, name, err)
+			return false
+		}
 		m.Runs++
 		m.Pages += e.Pages
 		if e.Level > 0 {
@@ -134,6 +141,30 @@ func written(vmas []snapshot.VMA, from uint64) {
 			v.Accounted = true
 		}
 	}
+}
+
+// maxVDSO bounds the code of the kernel's that is looked at.
+const maxVDSO = 1 << 20
+
+// vdso keeps what a run has of the kernel's code.
+func (m *Memory) vdso(c *image.Chain, vmas []snapshot.VMA, e *image.Extent, pageSize uint64) error {
+	for i := range vmas {
+		v := &vmas[i]
+		start, end := max(v.Start, e.Addr), min(v.End, e.End(pageSize))
+		if v.Kind != snapshot.VDSO || start >= end || v.Len() > maxVDSO {
+			continue
+		}
+		if m.VDSO == nil {
+			m.VDSO = make([]byte, v.Len())
+		}
+		if uint64(len(m.VDSO)) != v.Len() {
+			continue // there is more than one; the first counts
+		}
+		if _, err := c.PagesFile(e.Level).ReadAt(m.VDSO[start-v.Start:end-v.Start], e.Offset+int64(start-e.Addr)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func failed(r *images.Report, name string, err error) {

@@ -1,0 +1,127 @@
+//go:build amd64
+
+package mm
+
+import (
+	"os"
+	"slices"
+	"testing"
+
+	"stasis.example/engine/internal/snapshot"
+	"stasis.example/internal/proc"
+)
+
+// ownCode is the vDSO of this test program.
+func ownCode(t testing.TB) []byte {
+	t.Helper()
+	mappings, err := proc.New(os.DirFS("/proc")).Process(os.Getpid()).Maps()
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(mappings, func(m proc.Mapping) bool { return m.Path == "[vdso]" })
+	if i < 0 {
+		t.Fatal("this program has no vDSO")
+	}
+	memory, err := os.Open("/proc/self/mem")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer memory.Close()
+	code := make([]byte, mappings[i].End-mappings[i].Start)
+	if _, err := memory.ReadAt(code, int64(mappings[i].Start)); err != nil {
+		t.Fatal(err)
+	}
+	return code
+}
+
+func TestVDSO(t *testing.T) {
+	code := ownCode(t)
+	names, err := symbols(code)
+	if err != nil || names["__vdso_clock_gettime"] == 0 {
+		t.Fatalf("%v, %v", names, err)
+	}
+	own := &VDSO{Data: 0x4000, Code: code}
+	const at = 0x7000000000
+	space := func() *snapshot.Space {
+		return &snapshot.Space{VMAs: []snapshot.VMA{
+			{Range: snapshot.Range{Start: 0x400000, End: 0x401000}, Kind: snapshot.AnonPrivate},
+			{Range: snapshot.Range{Start: at, End: at + 0x4000}, Kind: snapshot.VVar},
+			{Range: snapshot.Range{Start: at + 0x4000, End: at + 0x4000 + uint64(len(code))}, Kind: snapshot.VDSO},
+		}}
+	}
+	text := at + uint64(0x4000)
+	clock := names["__vdso_clock_gettime"]
+	changed := slices.Clone(code)
+	changed[clock+20] ^= 1
+	padded := slices.Clone(code)
+	padded[len(padded)-1] ^= 1
+	renamed := slices.Clone(code)
+	for i := range len(renamed) - 4 {
+		if string(renamed[i:i+4]) == "time" {
+			renamed[i] = 'l'
+		}
+	}
+	shorter := space()
+	shorter.VMAs[1].Start += 0x1000
+	for _, c := range []struct {
+		name     string
+		space    *snapshot.Space
+		code     []byte
+		pointers []uint64
+		same     bool
+	}{
+		{"the same", space(), code, []uint64{text + clock}, true},
+		{"another byte in the room behind the code", space(), padded, []uint64{text + clock}, true},
+		{"another byte in a function", space(), changed, []uint64{0x400000}, true},
+		{"another byte in a function, and somebody is there", space(), changed, []uint64{text + clock}, false},
+		{"other functions", space(), renamed, nil, false},
+		{"less data", shorter, code, nil, false},
+		{"more code", space(), append(slices.Clone(code), make([]byte, 4096)...), nil, false},
+		{"no ELF file", space(), make([]byte, len(code)), nil, false},
+		{"not known", space(), nil, nil, true},
+	} {
+		if c.name == "more code" {
+			c.space.VMAs[2].End += 4096
+		}
+		if same := own.Same(c.space, c.code, c.pointers); same != c.same {
+			t.Errorf("%s: %v", c.name, same)
+		}
+	}
+
+	s := space()
+	patches, err := own.Move(s, code, []uint64{text + clock + 3}, 0x100000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if data, code := kernelMappings(s); data.Start != 0x100000 || code.Start != 0x104000 || s.VMAs[0].Kind != snapshot.VVar || len(s.VMAs) != 5 {
+		t.Errorf("after the move: %+v", s.VMAs)
+	}
+	for _, p := range patches {
+		if p.Addr == text+clock {
+			t.Error("a function that a thread is at the beginning of was changed")
+		}
+	}
+	get := names["__vdso_gettimeofday"]
+	if i := slices.IndexFunc(patches, func(p Patch) bool { return p.Addr == text+get }); i < 0 || !slices.Equal(patches[i].Code, jump(0x104000+get)) {
+		t.Errorf("gettimeofday is not among %+v", patches)
+	}
+}
+
+// Whatever the bytes are, they are read within their bounds.
+func FuzzVDSO(f *testing.F) {
+	code := ownCode(f)
+	f.Add(code)
+	f.Add(code[:0x500])
+	f.Fuzz(func(t *testing.T, b []byte) {
+		found, err := symbols(b)
+		if (err == nil) != (len(found) > 0) {
+			t.Errorf("%v, %v", found, err)
+		}
+		for name, at := range found {
+			if at == 0 || at >= uint64(len(b)) {
+				t.Errorf("%s is at %#x of %#x", name, at, len(b))
+			}
+		}
+		codeEnd(b)
+	})
+}
