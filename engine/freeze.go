@@ -13,6 +13,7 @@ import (
 	"stasis.example/engine/internal/collect"
 	"stasis.example/engine/internal/ptrace"
 	"stasis.example/engine/internal/remote"
+	"stasis.example/internal/linux"
 )
 
 // freeze stops the tree, parents before children: a stopped parent has no new children, and its old ones are all known.
@@ -109,7 +110,7 @@ func (f *freezer) process(pid, parent int) error {
 	}
 	if p.Remote != nil {
 		d.undo.push(p.Remote.Release)
-		if p.PIDFD, err = unix.PidfdOpen(pid, 0); err != nil {
+		if p.PIDFD, err = linux.OpenTask(p.Live()); err != nil {
 			return fmt.Errorf("pidfd_open of process %d: %w", pid, err)
 		}
 	}
@@ -118,6 +119,15 @@ func (f *freezer) process(pid, parent int) error {
 		return nil
 	} else if err != nil {
 		return err
+	}
+	if p.Live() != pid {
+		// The first thread has exited: all that is left of it is the name.
+		comm := p.Stat.Comm
+		p.Dir = d.tree.Proc.Process(p.Live())
+		if p.Stat, err = p.Dir.Stat(); err != nil {
+			return err
+		}
+		p.Stat.Comm = comm
 	}
 	d.tree.Processes = append(d.tree.Processes, p)
 	if p.Remote == nil {

@@ -83,7 +83,7 @@ func (f *finder) all() {
 }
 
 func (d *dump) findPages(p *collect.Process, space *snapshot.Space) error {
-	scanner, err := pages.NewScanner(d.kernel, p.PID, !d.oldPages)
+	scanner, err := pages.NewScanner(d.kernel, p.Live(), !d.oldPages)
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 	"stasis.example/engine/internal/plan"
 	"stasis.example/engine/internal/ptrace"
 	"stasis.example/engine/internal/snapshot"
+	"stasis.example/engine/internal/state/creds"
 	"stasis.example/engine/internal/state/mm"
 	"stasis.example/engine/internal/state/timerfd"
 	"stasis.example/engine/internal/stub"
@@ -217,8 +218,27 @@ func (r *restore) finishTasks() error {
 		if err := applyAll(together(), t); err != nil {
 			return err
 		}
+		if err := endLeader(t); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// endLeader lets a first thread exit that had. It comes before the children of the process ask for a signal when their parent ends.
+// The kernel takes its credentials for those of the process when somebody sends that a signal; nothing else is left of it.
+func endLeader(t *apply.Task) error {
+	if !t.Threads[0].Exited {
+		return nil
+	}
+	leader := &apply.Thread{Thread: &snapshot.Thread{TID: t.PID, Creds: t.Threads[1].Creds}, Task: t, Remote: t.Remote.Threads[0]}
+	if err := creds.Apply(leader); err != nil {
+		return err
+	}
+	if err := leader.Batch.Run(t.Remote, leader.Remote); err != nil {
+		return fmt.Errorf("%s: its first thread: %w", t.Where(), err)
+	}
+	return t.Remote.EndLeader(t.Comm)
 }
 
 // lastStages tells of the stages in which the tree is there and does not run yet.

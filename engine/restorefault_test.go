@@ -19,11 +19,11 @@ import (
 	"stasis.example/internal/testkit"
 )
 
-// faultVictims are dumped for restores that fail: threads, a tree with zombies and sessions, open files.
+// faultVictims are dumped for restores that fail: threads, a tree with zombies and sessions, open files, a first thread that has exited.
 var faultVictims = []struct {
 	name string
 	args []string
-}{{"threads", nil}, {"tree", nil}, {"files", nil}}
+}{{"threads", nil}, {"tree", nil}, {"files", nil}, {"leaderless", nil}}
 
 // dumped starts a victim and dumps it.
 func dumped(t *testing.T, name string, args ...string) (victim *testkit.Victim, images string) {

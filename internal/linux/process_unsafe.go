@@ -1,6 +1,7 @@
 package linux
 
 import (
+	"errors"
 	"syscall"
 	"unsafe"
 
@@ -30,7 +31,7 @@ func (k *Kernel) TakeFile(pid, fd int) (int, error) {
 	if err := k.step("pidfd_getfd"); err != nil {
 		return -1, err
 	}
-	pidfd, err := unix.PidfdOpen(pid, 0)
+	pidfd, err := OpenTask(pid)
 	if err != nil {
 		return -1, &CallError{Call: "pidfd_open", Target: "", Errno: errnoOf(err)}
 	}
@@ -40,6 +41,16 @@ func (k *Kernel) TakeFile(pid, fd int) (int, error) {
 		return -1, fail("pidfd_getfd", pid, errnoOf(err))
 	}
 	return n, nil
+}
+
+// OpenTask opens a pidfd of a process, or, since Linux 6.9, of a thread that is not its first.
+func OpenTask(tid int) (int, error) {
+	fd, err := unix.PidfdOpen(tid, 0)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
+		const pidfdThread = unix.O_EXCL // PIDFD_THREAD
+		fd, err = unix.PidfdOpen(tid, pidfdThread)
+	}
+	return fd, err
 }
 
 func errnoOf(err error) syscall.Errno {

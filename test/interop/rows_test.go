@@ -104,6 +104,7 @@ func subjects() []subject {
 		victimOf("shared").with(notCRIU("it refuses a working directory that several processes share", "the inventory has a version that it refuses")),
 		victimOf("interrupted", "epoll").with(notCRIU("it lets the call fail with EINTR", "")),
 		victimOf("interrupted", "sigwait").with(notCRIU("it lets the call fail with EINTR", "")),
+		victimOf("leaderless").with(notCRIU("it refuses a first thread that has exited", "the inventory has a version that it refuses")),
 		victimOf("sessions", "nested"),
 		victimOf("sessions", "stayed"),
 		victimOf("sessions", "nogroup"),

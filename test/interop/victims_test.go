@@ -45,6 +45,7 @@ var victims = []struct {
 	{name: "handed"},
 	{name: "interrupted", args: []string{"pause"}},
 	{name: "job", terminal: true},
+	{name: "leaderless"},
 	{name: "limits"},
 	{name: "many", args: []string{"pages", "10"}},
 	{name: "many", args: []string{"apart", "10"}},

@@ -71,11 +71,19 @@ type Thread struct {
 	status *proc.Status
 }
 
+// Live is the task by which the kernel shows what the process has: its first living thread. Of a zombie it is the process.
+func (p *Process) Live() int {
+	if p.Remote == nil {
+		return p.PID
+	}
+	return p.Remote.Live()
+}
+
 // Where names the process in reports.
 func (p *Process) Where() string { return "process " + strconv.Itoa(p.PID) }
 
 // Path returns the path of a file in the process's directory of /proc.
-func (p *Process) Path(name string) string { return path.Join("/proc", strconv.Itoa(p.PID), name) }
+func (p *Process) Path(name string) string { return path.Join("/proc", strconv.Itoa(p.Live()), name) }
 
 // Status reads status, once.
 func (p *Process) Status() (*proc.Status, error) { return read(&p.status, p.Dir) }
@@ -90,7 +98,7 @@ func (th *Thread) Where() string {
 
 // Status reads status, once.
 func (th *Thread) Status() (*proc.Status, error) {
-	if th.Remote.TID == th.Process.PID {
+	if th.Remote.TID == th.Process.Live() {
 		return th.Process.Status()
 	}
 	return read(&th.status, th.Dir)

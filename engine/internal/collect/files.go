@@ -71,7 +71,7 @@ func (t *Tree) Open(p *Process, fd int) (f *File, isNew, closeOnExec bool, err e
 	alike := t.Files.open[key]
 	var failed error
 	at, found := sort.Find(len(alike), func(i int) int {
-		n, err := t.Kernel.Order(p.PID, alike[i].Process.PID, linux.SameFile, fd, alike[i].FD)
+		n, err := t.Kernel.Order(p.Live(), alike[i].Process.Live(), linux.SameFile, fd, alike[i].FD)
 		if err != nil {
 			failed = err
 		}

@@ -142,7 +142,7 @@ func (c *Copier) read(parts []unix.RemoteIovec, buf []byte, forced bool) error {
 	}
 	if c.mem == nil {
 		var err error
-		if c.mem, err = os.Open(fmt.Sprintf("/proc/%d/mem", c.Process.PID)); err != nil {
+		if c.mem, err = os.Open(fmt.Sprintf("/proc/%d/mem", c.Process.Live())); err != nil {
 			return err
 		}
 	}

@@ -107,7 +107,7 @@ func (p *Process) openPark() error {
 		return err
 	}
 	other := binary.LittleEndian.Uint32(fds[4:])
-	sock, err := p.kernel.TakeFile(p.PID, int(other))
+	sock, err := p.kernel.TakeFile(p.Live(), int(other))
 	if err != nil {
 		return err
 	}

@@ -65,6 +65,10 @@ const (
 	placeInside              // in its block, all signals blocked
 )
 
+// Live is a thread by which the kernel shows what the process has: once the leader has exited, it shows nothing under the
+// number of the process.
+func (p *Process) Live() int { return p.Threads[0].TID }
+
 // Freeze seizes all threads of a process and stops them. When it fails they run on.
 func Freeze(t *ptrace.Tracer, pid int) (*Process, error) {
 	p := &Process{PID: pid, kernel: t.Kernel(), sock: -1}
@@ -190,7 +194,7 @@ func (p *Process) examine() error {
 
 // lookAround reads the memory map, finds what dead engines have left, and where there is room for us.
 func (p *Process) lookAround() error {
-	maps, err := readMappings(p.PID)
+	maps, err := readMappings(p.Live())
 	if err != nil {
 		return err
 	}

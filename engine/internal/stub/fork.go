@@ -204,5 +204,26 @@ func (p *Process) Bury() error {
 			}
 		}
 	}
+	if p.led {
+		errs = append(errs, p.buryLeader())
+	}
 	return errors.Join(errs...)
+}
+
+// buryLeader waits for a process whose first thread we do not trace any more, if it is a child of ours. Otherwise its parent is one
+// that we have made, or nobody.
+func (p *Process) buryLeader() error {
+	deadline := time.Now().Add(idPatience)
+	for {
+		pid, err := unix.Wait4(p.PID, nil, unix.WNOHANG|unix.WALL, nil)
+		switch {
+		case pid == p.PID || errors.Is(err, unix.ECHILD):
+			return nil
+		case err != nil && !errors.Is(err, unix.EINTR):
+			return err
+		case time.Now().After(deadline):
+			return fmt.Errorf("process %d: %w", p.PID, ptrace.ErrTimeout)
+		}
+		p.tracer.Kernel().Pause(int64(10 * time.Microsecond))
+	}
 }

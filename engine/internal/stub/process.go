@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -27,6 +28,7 @@ type Process struct {
 
 	tracer *ptrace.Tracer
 	layout *Layout
+	led    bool        // the first thread has exited
 	base   ptrace.Regs // segment registers and flags that tables run with
 }
 
@@ -220,6 +222,35 @@ func (p *Process) LetGo() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// EndLeader lets the first thread, with a name, exit, while the others stay. It is let go before, so that its end does not end
+// them; until then they are all killed with us.
+func (p *Process) EndLeader(comm string) error {
+	const room = 16
+	name := make([]byte, room)
+	copy(name[:room-1], comm)
+	if err := p.Write(p.Arguments(), name); err != nil {
+		return err
+	}
+	th := p.Threads[0]
+	regs := th.tableRegs(p.layout.Area.Start+codeAt, p.layout.Area.Start+tableAt, 2)
+	calls := []Call{NewCall(unix.SYS_PRCTL, unix.PR_SET_NAME, p.Arguments()), NewCall(unix.SYS_EXIT, 0)}
+	if err := th.prepare(calls, &regs); err != nil {
+		return err
+	}
+	if err := th.Detach(); err != nil {
+		return err
+	}
+	p.Threads, p.led = p.Threads[1:], true
+	deadline := time.Now().Add(idPatience)
+	for remote.TaskState(p.PID, p.PID) != 'Z' {
+		if time.Now().After(deadline) {
+			return fmt.Errorf("process %d: its first thread does not exit: %w", p.PID, ptrace.ErrTimeout)
+		}
+		p.tracer.Kernel().Pause(int64(10 * time.Microsecond))
+	}
+	return nil
 }
 
 // Die makes the process a zombie with a name and an exit status as wait(2) gives it. One that a signal killed dies by that

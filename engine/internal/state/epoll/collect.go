@@ -91,7 +91,7 @@ func another(t *collect.Tree, f *collect.File, target, nth int, used map[int]boo
 }
 
 func is(t *collect.Tree, f *collect.File, fd, target, nth int) (bool, error) {
-	same, err := t.Kernel.SameTarget(f.Process.PID, fd, f.FD, target, nth)
+	same, err := t.Kernel.SameTarget(f.Process.Live(), fd, f.FD, target, nth)
 	if errors.Is(err, unix.EBADF) || errors.Is(err, unix.ENOENT) {
 		err = nil
 	}

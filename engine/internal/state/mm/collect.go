@@ -149,7 +149,7 @@ func (c *collector) mapping(m *proc.Smap) error {
 	}
 	s.VMAs = append(s.VMAs, v)
 	if m.Flags.Has(proc.VMMaybeGuard) {
-		guards, err := pages.Guards(c.tree.Kernel, c.p.PID, v.Range)
+		guards, err := pages.Guards(c.tree.Kernel, c.p.Live(), v.Range)
 		if err != nil {
 			return err
 		}

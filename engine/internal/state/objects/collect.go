@@ -40,7 +40,7 @@ func Collect(t *collect.Tree) error {
 			{&spaces, &p.Task.Space, &p.Space}, {&tables, &p.Task.Table, &p.Table},
 			{&contexts, &p.Task.FS, &p.FS}, {&handlers, &p.Task.Handlers, &p.Handlers},
 		} {
-			if *o.id, *o.first, err = o.sharers.number(t, p.PID); err != nil {
+			if *o.id, *o.first, err = o.sharers.number(t, p.Live()); err != nil {
 				return err
 			}
 		}
@@ -49,7 +49,7 @@ func Collect(t *collect.Tree) error {
 			t.Report.Unsupported(p.Where(), "it shares its memory with another process (CLONE_VM)")
 		}
 		for _, th := range p.Threads[1:] {
-			same, err := t.Kernel.Same(p.PID, th.Remote.TID, linux.SameFS, 0, 0)
+			same, err := t.Kernel.Same(p.Live(), th.Remote.TID, linux.SameFS, 0, 0)
 			if err != nil {
 				return err
 			}

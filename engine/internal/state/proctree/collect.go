@@ -43,7 +43,6 @@ func (c *collector) task(p *collect.Process) error {
 	}
 	if len(p.Threads) == 0 || p.Threads[0].Remote.TID != p.PID {
 		task.Threads = append(task.Threads, &snapshot.Thread{TID: snapshot.PID{p.PID}, Exited: true})
-		c.tree.Report.Unsupported(p.Where(), "its first thread has exited while others go on")
 	}
 	for _, th := range p.Threads {
 		comm, err := th.Dir.Comm()
