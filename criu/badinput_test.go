@@ -158,7 +158,7 @@ func TestNotCRIU(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			criutest.NoLeaks(t)
 			path := filepath.Join(t.TempDir(), "criu")
-			if err := os.WriteFile(path, []byte("#!/bin/sh\n"+script+"\n"), 0o700); err != nil {
+			if err := testkit.WriteProgram(path, []byte("#!/bin/sh\n"+script+"\n")); err != nil {
 				t.Fatal(err)
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)

@@ -240,7 +240,7 @@ func TestDropInScripts(t *testing.T) {
 		program, d := c.name, newDropIn(t, c)
 		for _, name := range []string{"one", "two"} {
 			script := fmt.Sprintf("#!/bin/sh\necho %s $CRTOOLS_SCRIPT_ACTION pid=$CRTOOLS_INIT_PID images=$([ $CRTOOLS_SCRIPT_ACTION = post-resume ] || ls $CRTOOLS_IMAGE_DIR/pstree.img | wc -l) in $PWD, $# arguments >> %s/seen\necho printed by $0\n", name, d.dir)
-			if err := os.WriteFile(filepath.Join(d.dir, name), []byte(script), 0o700); err != nil {
+			if err := testkit.WriteProgram(filepath.Join(d.dir, name), []byte(script)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -289,7 +289,7 @@ func TestDropInScriptThatFails(t *testing.T) {
 			for i, c := range all {
 				program, d := c.name, newDropIn(t, c)
 				script := filepath.Join(d.dir, "script")
-				if err := os.WriteFile(script, []byte("#!/bin/sh\n[ $CRTOOLS_SCRIPT_ACTION != "+stage+" ]\n"), 0o700); err != nil {
+				if err := testkit.WriteProgram(script, []byte("#!/bin/sh\n[ $CRTOOLS_SCRIPT_ACTION != "+stage+" ]\n")); err != nil {
 					t.Fatal(err)
 				}
 				d.victim = testkit.StartVictim(t, "counter")

@@ -178,7 +178,7 @@ func TestTimeout(t *testing.T) {
 	v := testkit.StartVictim(t, "counter")
 	dir := t.TempDir()
 	script := filepath.Join(dir, "script")
-	if err := os.WriteFile(script, []byte("#!/bin/sh\n[ $CRTOOLS_SCRIPT_ACTION != post-dump -a $CRTOOLS_SCRIPT_ACTION != post-restore ] || exec sleep 2\n"), 0o700); err != nil {
+	if err := testkit.WriteProgram(script, []byte("#!/bin/sh\n[ $CRTOOLS_SCRIPT_ACTION != post-dump -a $CRTOOLS_SCRIPT_ACTION != post-restore ] || exec sleep 2\n")); err != nil {
 		t.Fatal(err)
 	}
 	late := func(args ...string) {

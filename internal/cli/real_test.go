@@ -556,7 +556,7 @@ func testInterrupt(t *testing.T, env []string) {
 	// The script holds the dump at a stage where the victim is frozen and tells that it is there.
 	reached := filepath.Join(dir, "reached")
 	script := filepath.Join(dir, "script")
-	if err := os.WriteFile(script, []byte("#!/bin/sh\n[ $CRTOOLS_SCRIPT_ACTION = post-dump ] || exit 0\n: > "+reached+"\nexec sleep 60\n"), 0o700); err != nil {
+	if err := testkit.WriteProgram(script, []byte("#!/bin/sh\n[ $CRTOOLS_SCRIPT_ACTION = post-dump ] || exit 0\n: > "+reached+"\nexec sleep 60\n")); err != nil {
 		t.Fatal(err)
 	}
 	cmd, errs := start(t, env, "stasis", "dump", "-D", dir, "-t", fmt.Sprint(v.Pid), "--action-script", script)

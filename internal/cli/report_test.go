@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"stasis.example/criu"
+	"stasis.example/internal/testkit"
 )
 
 // TestExplain: the sentences that failures are told in.
@@ -135,7 +136,7 @@ func TestScriptsOfStages(t *testing.T) {
 			text += "[ $CRTOOLS_SCRIPT_ACTION != post-dump ] && [ $CRTOOLS_SCRIPT_ACTION != post-resume ]\n"
 		}
 		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, []byte(text), 0o700); err != nil {
+		if err := testkit.WriteProgram(path, []byte(text)); err != nil {
 			t.Fatal(err)
 		}
 		s.scripts = append(s.scripts, path)

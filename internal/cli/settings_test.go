@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"stasis.example/criu/rpc"
+	"stasis.example/internal/testkit"
 )
 
 // settingsOf reads a command line, with configuration files where their texts are given.
@@ -251,7 +252,7 @@ func TestExecCRIU(t *testing.T) {
 func TestFindCRIU(t *testing.T) {
 	ours, theirs, other := programs(t), t.TempDir(), t.TempDir()
 	for _, path := range []string{filepath.Join(theirs, "criu"), filepath.Join(other, "criu-dev")} {
-		if err := os.WriteFile(path, []byte("#!/bin/sh\n"), 0o755); err != nil {
+		if err := testkit.WriteProgram(path, []byte("#!/bin/sh\n")); err != nil {
 			t.Fatal(err)
 		}
 	}

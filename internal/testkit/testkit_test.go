@@ -1,13 +1,16 @@
 package testkit
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -358,4 +361,33 @@ func TestAwaitFreeIDs(t *testing.T) {
 	if !isFree(t, null, v.Pid) {
 		t.Error("the id is not free")
 	}
+}
+
+// A program that was just written can be executed, whatever else is started at that moment.
+func TestWriteProgram(t *testing.T) {
+	program, err := os.ReadFile("/bin/true")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var others sync.WaitGroup
+	for range 4 {
+		others.Go(func() {
+			for ctx.Err() == nil {
+				_ = exec.Command("/bin/true").Run()
+			}
+		})
+	}
+	dir := t.TempDir()
+	for i := range 200 {
+		path := filepath.Join(dir, strconv.Itoa(i))
+		if err := WriteProgram(path, program); err != nil {
+			t.Error(err)
+		}
+		if err := exec.Command(path).Run(); err != nil {
+			t.Errorf("program %d: %v", i, err)
+		}
+	}
+	cancel()
+	others.Wait()
 }

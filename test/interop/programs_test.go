@@ -166,7 +166,7 @@ func goProgram(name string) func(*testing.T) testkit.VictimSpec {
 			text, failed = os.ReadFile(path)
 		})
 		if failed == nil {
-			failed = os.WriteFile(path, text, 0o755)
+			failed = testkit.WriteProgram(path, text)
 		}
 		if failed != nil {
 			t.Fatal(failed)

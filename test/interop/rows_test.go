@@ -43,7 +43,7 @@ func inChroot(name string) subject {
 		// Its directory has one name, outside and inside.
 		inside := filepath.Join(root, outside)
 		program, err := os.ReadFile(filepath.Join(testkit.SourceRoot(), "bin", "victims", name))
-		if err := errors.Join(err, os.MkdirAll(inside, 0o755), os.Symlink(inside, outside), os.WriteFile(filepath.Join(root, name), program, 0o755)); err != nil {
+		if err := errors.Join(err, os.MkdirAll(inside, 0o755), os.Symlink(inside, outside), testkit.WriteProgram(filepath.Join(root, name), program)); err != nil {
 			t.Fatal(err)
 		}
 		return testkit.VictimSpec{Name: "/" + name, Dir: outside, SysProcAttr: &syscall.SysProcAttr{Setsid: true, Chroot: root}}.Start(t)
