@@ -122,7 +122,7 @@ func excesses(t *testing.T) []excess {
 			c, err := caller.Limits()
 			return v[unix.RLIMIT_NOFILE].Hard > c[unix.RLIMIT_NOFILE].Hard, err
 		}},
-		{ceiling.Cgroup, join(shellFirst("echo $$ > "+cgroupFor(t)+"/cgroup.procs"), user), user, differs(func(d proc.Dir) (string, error) {
+		{ceiling.Cgroup, join(shellFirst("echo $$ > "+testkit.Cgroup(t)+"/cgroup.procs"), user), user, differs(func(d proc.Dir) (string, error) {
 			groups, err := d.Cgroup()
 			return fmt.Sprint(groups), err
 		})},
@@ -139,12 +139,12 @@ func excesses(t *testing.T) []excess {
 // rooted is a command that has a root directory of its own, with a program in it.
 func rooted(t *testing.T) []string {
 	t.Helper()
-	dir := openDir(t)
+	dir := testkit.SharedDir(t)
 	program, err := os.ReadFile(testkit.BusyboxPath)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "busybox"), program, 0o755); err != nil {
+	if err := testkit.WriteProgram(filepath.Join(dir, "busybox"), program); err != nil {
 		t.Fatal(err)
 	}
 	return []string{testkit.PythonPath, "-c", fmt.Sprintf("import os\nos.chroot(%q); os.chdir('/'); os.setgroups([]); os.setresgid(%d, %[2]d, %[2]d); os.setresuid(%[2]d, %[2]d, %[2]d)\n"+
@@ -205,7 +205,7 @@ func (a *excess) try(t *testing.T) {
 		program = []string{testkit.PythonPath, "-c", askable}
 	}
 	victim := startAs(t, append(a.victim, program...))
-	images := openDir(t)
+	images := testkit.SharedDir(t)
 	if err := dumpTo(t, New(), images, victim.Pid, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -254,7 +254,7 @@ func (a *excess) try(t *testing.T) {
 // startAs starts a victim that drops rights by itself.
 func startAs(t *testing.T, argv []string) *testkit.Victim {
 	t.Helper()
-	dir := openDir(t)
+	dir := testkit.SharedDir(t)
 	output := filepath.Join(dir, filepath.Base(argv[0])+".out")
 	if err := os.WriteFile(output, nil, 0o666); err != nil {
 		t.Fatal(err)
@@ -263,41 +263,4 @@ func startAs(t *testing.T, argv []string) *testkit.Victim {
 		t.Fatal(err)
 	}
 	return testkit.VictimSpec{Name: argv[0], Args: argv[1:], Dir: dir, SysProcAttr: &syscall.SysProcAttr{Setsid: true}}.Start(t)
-}
-
-// openDir is a directory that everyone may enter.
-func openDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("/tmp", "stasis-engine-*")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	return dir
-}
-
-// cgroupFor makes a cgroup, in the first hierarchy that there is.
-func cgroupFor(t *testing.T) string {
-	t.Helper()
-	var dir string
-	testkit.Need(t, testkit.Feature("cgroups that can be made", func() error {
-		for _, root := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/pids"} {
-			if _, err := os.Stat(filepath.Join(root, "cgroup.procs")); err == nil {
-				dir = root
-				return nil
-			}
-		}
-		return testkit.Missing("there is none below /sys/fs/cgroup")
-	}))
-	group, err := os.MkdirTemp(dir, "stasis-test-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		testkit.WaitFor(t, "the cgroup to be empty", func() bool { return unix.Rmdir(group) == nil })
-	})
-	return group
 }

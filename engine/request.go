@@ -59,8 +59,7 @@ func (e *Engine) restore(ctx context.Context, opts *rpc.Opts, s *session) (*rpc.
 	e.validation(&r.files, opts)
 	if asksForCPUInfo(opts) {
 		if err := compareCPUInfo(dirs.images, *opts.CPUCap); err != nil {
-			dirs.log.add(logError, "cpuinfo", "%v", err)
-			return &rpc.Resp{Type: rpc.ReqRestore, CrErrmsg: &dirs.log.first}, err
+			return dirs.failed(rpc.ReqRestore, "cpuinfo", err)
 		}
 	}
 	r.allowed = s.allowed(e.without)
@@ -88,8 +87,7 @@ func (e *Engine) restore(ctx context.Context, opts *rpc.Opts, s *session) (*rpc.
 		err = displayRestore(e.out(), &r.stats)
 	}
 	if err != nil {
-		dirs.log.add(logError, "restore", "%v", err)
-		return &rpc.Resp{Type: rpc.ReqRestore, CrErrmsg: &dirs.log.first}, err
+		return dirs.failed(rpc.ReqRestore, "restore", err)
 	}
 	dirs.log.info("Restore finished successfully. Tasks resumed.")
 	return &rpc.Resp{Type: rpc.ReqRestore, Success: true, Restore: &rpc.RestoreResp{PID: int32(root)}}, nil

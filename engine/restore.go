@@ -31,13 +31,12 @@ type restore struct {
 	log     *logger
 	kernel  *linux.Kernel
 	options plan.Options
-	inherit map[string]*os.File                      // files that are handed in, by their keys
-	stopped bool                                     // leave all processes stopped
-	sibling bool                                     // the root becomes a sibling of this process
-	files   apply.Files                              // how files are found and compared
-	allowed func(*snapshot.Tree) error               // whether whoever asks may have such a tree; nil for yes
-	notify  func(stage string, pid int) error        // nil for nobody to be told
-	ready   func(root int, files *apply.Files) error // the last chance to refuse; nil for none
+	inherit map[string]*os.File               // files that are handed in, by their keys
+	stopped bool                              // leave all processes stopped
+	sibling bool                              // the root becomes a sibling of this process
+	files   apply.Files                       // how files are found and compared
+	allowed func(*snapshot.Tree) error        // whether whoever asks may have such a tree; nil for yes
+	notify  func(stage string, pid int) error // nil for nobody to be told
 
 	plan  *plan.Plan
 	tree  *apply.Tree
@@ -244,11 +243,6 @@ func endLeader(t *apply.Task) error {
 // lastStages tells of the stages in which the tree is there and does not run yet.
 func (r *restore) lastStages() error {
 	root := r.plan.Tree.Root().PID.Num()
-	if r.ready != nil {
-		if err := r.ready(root, &r.files); err != nil {
-			return err
-		}
-	}
 	// CRIU tells the pid here, and nowhere else; of namespaces and of the network it tells only where a tree has its own.
 	if err := r.tell("post-restore", root); err != nil {
 		return err
@@ -318,7 +312,7 @@ func (r *restore) letGo() error {
 	return errors.Join(errs...)
 }
 
-// destroy kills what was made, children before parents, whatever the context says.
+// destroy kills what was made, in any order, whatever the context says: all of it is stopped, so nobody makes anything more.
 func (r *restore) destroy(tr *ptrace.Tracer) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(tr.Context()), time.Minute)
 	defer cancel()

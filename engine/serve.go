@@ -86,8 +86,7 @@ func (e *Engine) dump(ctx context.Context, opts *rpc.Opts, s *session) (*rpc.Res
 		err = displayDump(e.out(), &d.stats)
 	}
 	if err != nil {
-		dirs.log.add(logError, "dump", "%v", err)
-		return &rpc.Resp{Type: rpc.ReqDump, CrErrmsg: &dirs.log.first}, err
+		return dirs.failed(rpc.ReqDump, "dump", err)
 	}
 	dirs.log.info("Dumping finished successfully")
 	return &rpc.Resp{Type: rpc.ReqDump, Success: true, Dump: &rpc.DumpResp{Restored: new(false)}}, nil
@@ -133,6 +132,12 @@ type directories struct {
 	work    image.Dir
 	log     *logger
 	logFile *os.File
+}
+
+// failed notes in the log why a request failed, and answers with what the log said first.
+func (d *directories) failed(typ rpc.ReqType, where string, err error) (*rpc.Resp, error) {
+	d.log.add(logError, where, "%v", err)
+	return &rpc.Resp{Type: typ, CrErrmsg: &d.log.first}, err
 }
 
 func (e *Engine) openDirs(opts *rpc.Opts) (*directories, error) {

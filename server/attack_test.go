@@ -119,7 +119,7 @@ func TestSymlinksInImages(t *testing.T) {
 		if _, err := v.Wait(); err != nil {
 			t.Fatal(err)
 		}
-		elsewhere := filepath.Join(openDir(t), name)
+		elsewhere := filepath.Join(testkit.SharedDir(t), name)
 		if err := os.Rename(filepath.Join(images, name), elsewhere); err != nil {
 			t.Fatal(err)
 		}
@@ -243,12 +243,12 @@ func TestAttackTreeThatChanges(t *testing.T) {
 // setuidSleep is a program that sleeps with the rights of a user.
 func setuidSleep(t *testing.T, uid int) string {
 	t.Helper()
-	path := filepath.Join(openDir(t), "sleep")
+	path := filepath.Join(testkit.SharedDir(t), "sleep")
 	program, err := os.ReadFile("/bin/sleep")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(path, program, 0o755); err != nil {
+	if err := testkit.WriteProgram(path, program); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Chown(path, uid, uid); err != nil {
@@ -394,7 +394,7 @@ func TestAttackReusedPID(t *testing.T) {
 			t.Fatal(err)
 		}
 		conn, pid := connectAndDie(t, s.socket)
-		images := openDir(t)
+		images := testkit.SharedDir(t)
 		number := takePID(t, pid, images)
 		target := victimOf(t, victor)
 		held.Close()
@@ -501,7 +501,7 @@ func TestAttackShedNoNewPrivs(t *testing.T) {
 func TestAttackLeaveCgroup(t *testing.T) {
 	testkit.Need(t, testkit.Program("setpriv"))
 	eachWay(t, "confine", func(t *testing.T, off string) (bool, string) {
-		group := cgroupFor(t)
+		group := testkit.Cgroup(t)
 		outside := make(chan bool, 1)
 		_, peer := yes(t, criutest.Script{criutest.Receive(), criutest.Func(func(c *criutest.Conn) error {
 			worker, err := c.ClientPID()
@@ -524,29 +524,6 @@ func TestAttackLeaveCgroup(t *testing.T) {
 		}
 		return resp.Success && <-outside, text(resp)
 	})
-}
-
-// cgroupFor makes a cgroup, in the first hierarchy that there is.
-func cgroupFor(t *testing.T) string {
-	t.Helper()
-	var dir string
-	testkit.Need(t, testkit.Feature("cgroups that can be made", func() error {
-		for _, root := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/pids"} {
-			if _, err := os.Stat(filepath.Join(root, "cgroup.procs")); err == nil {
-				dir = root
-				return nil
-			}
-		}
-		return testkit.Missing("there is none below /sys/fs/cgroup")
-	}))
-	group, err := os.MkdirTemp(dir, "stasis-test-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		testkit.WaitFor(t, "the cgroup to be empty", func() bool { return unix.Rmdir(group) == nil })
-	})
-	return group
 }
 
 // A client with a low limit does not get rid of it by having something restored.
@@ -626,8 +603,8 @@ func testProgram(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(openDir(t), "program")
-	if err := os.WriteFile(path, program, 0o755); err != nil {
+	path := filepath.Join(testkit.SharedDir(t), "program")
+	if err := testkit.WriteProgram(path, program); err != nil {
 		t.Fatal(err)
 	}
 	return path

@@ -249,7 +249,7 @@ type testService struct {
 // startServer starts a service, open to everyone, in front of a transport.
 func startServer(t testing.TB, transport, off string, change ...func(*Server)) *testService {
 	t.Helper()
-	dir := openDir(t)
+	dir := testkit.SharedDir(t)
 	r := without(off)
 	s := &testService{t: t, socket: filepath.Join(dir, "socket"), ended: make(chan error, 1), log: make(chan string, 1000)}
 	s.server = &Server{
@@ -287,24 +287,10 @@ func startServer(t testing.TB, transport, off string, change ...func(*Server)) *
 	return s
 }
 
-// openDir is a directory that everyone may enter.
-func openDir(t testing.TB) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("/tmp", "stasis-server-*")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	return dir
-}
-
 // dirOf makes a directory that belongs to a user.
 func dirOf(t testing.TB, uid int) string {
 	t.Helper()
-	dir := openDir(t)
+	dir := testkit.SharedDir(t)
 	if err := os.Chown(dir, uid, uid); err != nil {
 		t.Fatal(err)
 	}

@@ -132,7 +132,7 @@ func TestSelfDumpThroughService(t *testing.T) { eachEngine(t, selfDumpThroughSer
 func selfDumpThroughService(t *testing.T, transport string) {
 	testkit.Need(t, testkit.NoRaceDetector)
 	s := startServer(t, transport, "")
-	resp := s.mustAsk(attack{Type: rpc.ReqDump, Images: openDir(t), Opts: map[string]any{
+	resp := s.mustAsk(attack{Type: rpc.ReqDump, Images: testkit.SharedDir(t), Opts: map[string]any{
 		"LeaveRunning": true, "LogFile": "dump.log", "LogLevel": 4, "ShellJob": true, "ExtUnixSk": true, "FileLocks": true}}, 0)
 	t.Logf("success %v, %s", resp.Success, text(resp))
 	if !resp.Success || resp.Dump == nil || resp.Dump.Restored == nil || *resp.Dump.Restored {

@@ -12,7 +12,7 @@ func TestFeatureProbes(t *testing.T) {
 	k := new(Kernel)
 	for name, ask := range map[string]func() (Answer, error){
 		"pidfd_open": k.HasPidfdOpen, "clone3(set_tid)": k.HasSetTID, "kcmp": k.HasKcmp, "kcmp(KCMP_EPOLL_TFD)": k.HasKcmpEpoll,
-		"PR_SET_MM_MAP": k.HasMemoryMap, "timer ids": k.HasTimerIDs, "userfaultfd": k.HasUserfaultfd, "PAGE_IS_GUARD": k.HasGuardScan,
+		"PR_SET_MM_MAP": k.HasMemoryMap, "timer ids": k.HasTimerIDs, "PAGE_IS_GUARD": k.HasGuardScan,
 		"PAGEMAP_SCAN": k.HasPagemapScan, "pidfd_getfd": k.HasPidfdGetfd,
 	} {
 		first, err := ask()

@@ -89,17 +89,6 @@ func (k *Kernel) HasTimerIDs() (Answer, error) {
 	}, unix.EINVAL)
 }
 
-// HasUserfaultfd tells whether the kernel has userfaultfd, and lets us have one.
-func (k *Kernel) HasUserfaultfd() (Answer, error) {
-	return k.probe("userfaultfd", func() error {
-		fd, _, errno := syscall.RawSyscall(unix.SYS_USERFAULTFD, unix.O_CLOEXEC|unix.O_NONBLOCK, 0, 0)
-		if errno != 0 {
-			return errno
-		}
-		return unix.Close(int(fd))
-	}, unix.ENOSYS)
-}
-
 // HasGuardScan tells whether PAGEMAP_SCAN tells guard pages (Linux 6.15).
 func (k *Kernel) HasGuardScan() (Answer, error) {
 	return k.probe("PAGEMAP_SCAN(PAGE_IS_GUARD)", func() error {

@@ -43,6 +43,9 @@ func moveJob(t *testing.T, w way, args string) {
 	}
 	images := t.TempDir()
 	process := testkit.OpenProcess(t, pid)
+	if output, err := command(t, w.dump, nil, "dump", "-t", fmt.Sprint(pid), "-D", t.TempDir()).CombinedOutput(); err == nil || w.dump == stasis && !strings.Contains(string(output), "shell") {
+		t.Errorf("a shell job that is not dumped as one: %v\n%s", err, output)
+	}
 	if output, err := command(t, w.dump, nil, "dump", "-t", fmt.Sprint(pid), "-D", images, "-o", "dump.log", "-v4", "--shell-job").CombinedOutput(); err != nil {
 		t.Fatalf("dump: %v\n%s\n%s", err, output, complaints(filepath.Join(images, "dump.log")))
 	}

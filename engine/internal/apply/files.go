@@ -42,9 +42,6 @@ func (f *Files) AddMapping(id snapshot.FileID, flags uint32, file *os.File) {
 	f.add(key{id, flags, true}, file)
 }
 
-// AddHelper keeps a file open while the tree is made, as the other end of a pipe.
-func (f *Files) AddHelper(file *os.File) { f.all = append(f.all, file) }
-
 func (f *Files) add(k key, file *os.File) {
 	if f.named == nil {
 		f.named = make(map[key]int)

@@ -165,16 +165,8 @@ func (k *check) atRoot(id snapshot.FileID) bool {
 }
 
 func (k *check) namespaces(pid int, own, dumper snapshot.Namespaces) {
-	for _, ns := range []struct {
-		kind        string
-		own, dumper uint32
-	}{
-		{"pid", own.PID, dumper.PID}, {"network", own.Net, dumper.Net}, {"IPC", own.IPC, dumper.IPC}, {"UTS", own.UTS, dumper.UTS},
-		{"mount", own.Mount, dumper.Mount}, {"user", own.User, dumper.User}, {"cgroup", own.Cgroup, dumper.Cgroup}, {"time", own.Time, dumper.Time},
-	} {
-		if ns.own != 0 && ns.own != ns.dumper {
-			k.no(Namespaces, pid, "it has a %s namespace of its own", ns.kind)
-		}
+	for kind := range own.Own(dumper) {
+		k.no(Namespaces, pid, "it has a %s namespace of its own", kind)
 	}
 }
 

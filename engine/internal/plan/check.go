@@ -28,17 +28,8 @@ func (p *Plan) checkTask(task *snapshot.Task, r *images.Report) {
 	if *dumper == (snapshot.Namespaces{}) {
 		return // the inventory does not say, which has been said
 	}
-	for _, ns := range []struct {
-		kind        string
-		own, dumper uint32
-	}{
-		{"pid", own.PID, dumper.PID}, {"network", own.Net, dumper.Net}, {"IPC", own.IPC, dumper.IPC}, {"UTS", own.UTS, dumper.UTS},
-		{"mount", own.Mount, dumper.Mount}, {"user", own.User, dumper.User}, {"cgroup", own.Cgroup, dumper.Cgroup}, {"time", own.Time, dumper.Time},
-	} {
-		// 0 is what older images have for namespaces that their kernel or their CRIU did not know.
-		if ns.own != 0 && ns.own != ns.dumper {
-			r.Unsupported(name, "a %s namespace of its own", ns.kind)
-		}
+	for kind := range own.Own(*dumper) {
+		r.Unsupported(name, "a %s namespace of its own", kind)
 	}
 	for _, thread := range task.Threads {
 		if set := p.Tree.Origin.CgroupSet; set != 0 && thread.CgroupSet != 0 && thread.CgroupSet != set {

@@ -1,6 +1,9 @@
 package snapshot
 
-import "strconv"
+import (
+	"iter"
+	"strconv"
+)
 
 // A Tree is a tree of processes, stopped at one instant.
 type Tree struct {
@@ -160,6 +163,24 @@ type ObjectID uint32
 // the kernel: equal numbers are the same namespace, that is all.
 type Namespaces struct {
 	PID, Net, IPC, UTS, Mount, User, Cgroup, Time uint32
+}
+
+// Own iterates over the names of those namespaces that are not those of another, the dumping program's. 0 is none of them: older
+// images have it for namespaces that their kernel or their CRIU did not know.
+func (n Namespaces) Own(other Namespaces) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for _, ns := range []struct {
+			kind        string
+			own, dumper uint32
+		}{
+			{"pid", n.PID, other.PID}, {"network", n.Net, other.Net}, {"IPC", n.IPC, other.IPC}, {"UTS", n.UTS, other.UTS},
+			{"mount", n.Mount, other.Mount}, {"user", n.User, other.User}, {"cgroup", n.Cgroup, other.Cgroup}, {"time", n.Time, other.Time},
+		} {
+			if ns.own != 0 && ns.own != ns.dumper && !yield(ns.kind) {
+				return
+			}
+		}
+	}
 }
 
 // A Thread is a thread, or the one of a process that has no others.

@@ -61,27 +61,17 @@ func collectSocket(t *collect.Tree, f *collect.File) error {
 	for _, opt := range []struct {
 		number int
 		name   string
-		into   *uint32
+		into   func(int)
 	}{
-		{unix.SO_TYPE, "SO_TYPE", &o.Type}, {unix.SO_SNDBUF, "SO_SNDBUF", &o.SendBuffer}, {unix.SO_RCVBUF, "SO_RCVBUF", &o.ReceiveBuffer},
-		{unix.SO_PRIORITY, "SO_PRIORITY", &o.Priority}, {unix.SO_RCVLOWAT, "SO_RCVLOWAT", &o.ReceiveLow},
+		{unix.SO_TYPE, "SO_TYPE", intoNumber(&o.Type)}, {unix.SO_SNDBUF, "SO_SNDBUF", intoNumber(&o.SendBuffer)}, {unix.SO_RCVBUF, "SO_RCVBUF", intoNumber(&o.ReceiveBuffer)},
+		{unix.SO_PRIORITY, "SO_PRIORITY", intoNumber(&o.Priority)}, {unix.SO_RCVLOWAT, "SO_RCVLOWAT", intoNumber(&o.ReceiveLow)},
+		{unix.SO_PASSCRED, "SO_PASSCRED", intoTruth(&o.PassCred)}, {unix.SO_PASSSEC, "SO_PASSSEC", intoTruth(&o.PassSec)},
 	} {
 		v, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, opt.number)
 		if err != nil {
 			return fmt.Errorf("getsockopt(%s): %w", opt.name, err)
 		}
-		*opt.into = uint32(v)
-	}
-	for _, opt := range []struct {
-		number int
-		name   string
-		into   *bool
-	}{{unix.SO_PASSCRED, "SO_PASSCRED", &o.PassCred}, {unix.SO_PASSSEC, "SO_PASSSEC", &o.PassSec}} {
-		v, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, opt.number)
-		if err != nil {
-			return fmt.Errorf("getsockopt(%s): %w", opt.name, err)
-		}
-		*opt.into = v != 0
+		opt.into(v)
 	}
 	for _, opt := range []struct {
 		number int
@@ -97,3 +87,7 @@ func collectSocket(t *collect.Tree, f *collect.File) error {
 	f.Object = o
 	return nil
 }
+
+// intoNumber and intoTruth put what the kernel says where it belongs.
+func intoNumber(to *uint32) func(int) { return func(v int) { *to = uint32(v) } }
+func intoTruth(to *bool) func(int)    { return func(v int) { *to = v != 0 } }
