@@ -28,7 +28,7 @@ import (
 )
 
 func main() {
-	fuzz := flag.Duration("fuzz", time.Minute, "how long all fuzz targets together run; 0 leaves them out")
+	fuzz := flag.Bool("fuzz", true, "run the fuzz targets")
 	race := flag.Bool("race", true, "run the pure tests under the race detector")
 	timeout := flag.Duration("timeout", 15*time.Minute, "how long the tests of one package may take")
 	flag.Usage = func() {
@@ -48,7 +48,7 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, packages []string, race bool, fuzz, timeout time.Duration) error {
+func run(ctx context.Context, packages []string, race, fuzz bool, timeout time.Duration) error {
 	// Processes that a crashed test program leaves behind become ours and are found at the end.
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("prctl(PR_SET_CHILD_SUBREAPER): %w", err)
@@ -80,8 +80,8 @@ func run(ctx context.Context, packages []string, race bool, fuzz, timeout time.D
 			return err
 		}
 	}
-	if fuzz > 0 {
-		if err := runFuzz(ctx, results, packages, fuzz); err != nil {
+	if fuzz {
+		if err := runFuzz(ctx, results, packages); err != nil {
 			return err
 		}
 	}
