@@ -4,9 +4,11 @@ package engine
 
 import (
 	"fmt"
+	"iter"
 	"os"
 
 	"stasis.example/engine/internal/apply"
+	"stasis.example/engine/internal/plan"
 	"stasis.example/engine/internal/snapshot"
 	"stasis.example/engine/internal/state/mm"
 	"stasis.example/internal/proc"
@@ -49,50 +51,64 @@ func (r *restore) adaptVDSO() error {
 		return err
 	}
 	spaces := byID(r.plan.Tree.Spaces, func(s *snapshot.Space) snapshot.ObjectID { return s.ID })
-	at := uint64(0)
+	var foreign []*plan.Memory
+	room := uint64(0)
 	for i := range r.plan.Memory {
 		m := &r.plan.Memory[i]
-		s := spaces[m.Space]
-		pointers := r.pointers(m.Space)
-		if m.VDSO == nil || own != nil && !r.otherVDSO && own.Same(s, m.VDSO, pointers) {
+		if m.VDSO == nil || own != nil && !r.otherVDSO && own.Same(spaces[m.Space], m.VDSO, r.pointers(m.Space)) {
 			continue
 		}
 		if own == nil {
 			return fmt.Errorf("process %d has a vDSO, and this kernel has none (vdso=0)", m.PID)
 		}
-		if at == 0 {
-			// One place for all: a hole of all spaces stays one.
-			hole, err := r.plan.Hole(own.Len())
-			if err != nil {
-				return err
-			}
-			at = hole.Start
-		}
-		patches, err := own.Move(s, m.VDSO, pointers, at)
+		foreign, room = append(foreign, m), max(room, own.Room(spaces[m.Space]))
+	}
+	if len(foreign) == 0 {
+		return nil
+	}
+	// One place for all, that is free in all spaces.
+	hole, err := r.plan.Hole(room)
+	if err != nil {
+		return err
+	}
+	r.patches = make(map[snapshot.ObjectID][]mm.Patch)
+	for _, m := range foreign {
+		moved, err := own.Move(spaces[m.Space], m.VDSO, r.pointers(m.Space), hole.Start)
 		if err != nil {
 			return fmt.Errorf("process %d: %w", m.PID, err)
 		}
-		if r.patches == nil {
-			r.patches = make(map[snapshot.ObjectID][]mm.Patch)
+		for regs := range r.registers(m.Space) {
+			if to, ok := moved.Pointers[regs.IP]; ok {
+				regs.IP = to
+			}
 		}
-		r.patches[m.Space] = patches
-		r.log.info("process %d has the vDSO of another kernel: %d of its functions lead to this one's", m.PID, len(patches))
+		r.patches[m.Space] = moved.Patches
+		r.log.info("process %d has the vDSO of another kernel: its functions lead to this one's", m.PID)
 	}
 	return nil
+}
+
+// registers goes through the registers of all threads that have an address space.
+func (r *restore) registers(space snapshot.ObjectID) iter.Seq[*snapshot.AMD64Registers] {
+	return func(yield func(*snapshot.AMD64Registers) bool) {
+		for _, t := range r.plan.Tree.Tasks {
+			if t.Space != space || t.State == snapshot.Dead {
+				continue
+			}
+			for _, th := range t.Threads {
+				if regs, ok := th.Registers.(*snapshot.AMD64Registers); ok && !yield(regs) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // pointers returns the instruction pointers of all threads that have an address space.
 func (r *restore) pointers(space snapshot.ObjectID) []uint64 {
 	var all []uint64
-	for _, t := range r.plan.Tree.Tasks {
-		if t.Space != space || t.State == snapshot.Dead {
-			continue
-		}
-		for _, th := range t.Threads {
-			if regs, ok := th.Registers.(*snapshot.AMD64Registers); ok {
-				all = append(all, regs.IP)
-			}
-		}
+	for regs := range r.registers(space) {
+		all = append(all, regs.IP)
 	}
 	return all
 }

@@ -3,9 +3,14 @@
 package engine
 
 import (
+	"bytes"
+	"debug/elf"
 	"os"
+	"runtime"
 	"slices"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"stasis.example/criu"
 	"stasis.example/internal/proc"
@@ -48,6 +53,82 @@ func TestRestoreWithOtherVDSO(t *testing.T) {
 			victim.MustVerify()
 		})
 	}
+}
+
+// A thread that stands where the jump to this kernel's code is written goes on, and no later call of anybody's is one of the old code.
+func TestRestoreInFirstBytesOfVDSO(t *testing.T) {
+	testkit.Need(t, testkit.Root, testkit.VictimProgram("clock"))
+	victim := testkit.StartVictim(t, "clock")
+	stopInClock(t, victim)
+	e := New()
+	e.otherVDSO = true
+	images := t.TempDir()
+	if err := dumpTo(t, e, images, victim.Pid, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := victim.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	testkit.AwaitFreeIDs(t, images)
+	if _, err := criu.New(e).Restore(t.Context(), criu.RestoreOptions{ImagesDir: images, LogFile: "restore.log", LogLevel: 4}); err != nil {
+		t.Fatal(err)
+	}
+	victim.Restored()
+	if err := unix.Kill(victim.Pid, unix.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	victim.MustVerify()
+}
+
+// stopInClock stops a process while its second thread is in the first bytes of the vDSO's clock_gettime.
+func stopInClock(t *testing.T, victim *testkit.Victim) {
+	t.Helper()
+	own, err := ownVDSO()
+	if err != nil || own == nil {
+		t.Fatalf("this kernel's vDSO: %v, %v", own, err)
+	}
+	file, err := elf.NewFile(bytes.NewReader(own.Code))
+	if err != nil {
+		t.Fatal(err)
+	}
+	symbols, err := file.DynamicSymbols()
+	i := slices.IndexFunc(symbols, func(s elf.Symbol) bool { return s.Name == "__vdso_clock_gettime" })
+	if i < 0 {
+		t.Fatalf("this kernel's vDSO has no clock_gettime: %v", err)
+	}
+	clock := vdsoOf(t, victim.Pid) + symbols[i].Value
+	tids, err := proc.New(os.DirFS("/proc")).Process(victim.Pid).Threads()
+	if err != nil || len(tids) != 2 {
+		t.Fatalf("threads %v, %v", tids, err)
+	}
+	tid := tids[1]
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := unix.PtraceSeize(tid); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.PtraceInterrupt(tid); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		if _, err := unix.Wait4(tid, nil, unix.WALL, nil); err != nil {
+			t.Fatal(err)
+		}
+		var regs unix.PtraceRegs
+		if err := unix.PtraceGetRegs(tid, &regs); err != nil {
+			t.Fatal(err)
+		}
+		if regs.Rip > clock && regs.Rip < clock+8 {
+			break
+		}
+		if err := unix.PtraceSingleStep(tid); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, _, errno := unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_DETACH, uintptr(tid), 0, uintptr(unix.SIGSTOP), 0, 0); errno != 0 {
+		t.Fatal(errno)
+	}
+	testkit.WaitFor(t, "the process to stop", func() bool { return victim.State() == "TT" })
 }
 
 func vdsoOf(t *testing.T, pid int) uint64 {

@@ -7,6 +7,8 @@ import (
 	"maps"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"stasis.example/engine/internal/snapshot"
 )
 
@@ -16,7 +18,9 @@ import (
 // have the addresses of its functions by heart. Where the kernel that restores has other code, the process gets that at a free
 // place, and keeps the old code where it was, as memory of its own: with a jump to the new function at the beginning of each
 // old one. The old data is memory of zeros, with which all kernels' code makes a system call instead of working by itself; so
-// whoever was in the middle of it, or calls what the new kernel does not have, gets what they want.
+// whoever was in the middle of it, or calls what the new kernel does not have, gets what they want. The coarse clocks are the
+// exception: they need no counter, and the one call that was in the middle of reading one may find 0. A thread that stood where
+// the jump is written goes on in a copy of the old code, so that no later call of anybody's is an old one.
 
 // A VDSO is the code that the kernel maps into processes, and the length of its data before it.
 type VDSO struct {
@@ -69,9 +73,33 @@ func (v *VDSO) Same(s *snapshot.Space, code []byte, pointers []uint64) bool {
 	return !slices.ContainsFunc(pointers, func(ip uint64) bool { return ip >= text.Start && ip < text.End })
 }
 
-// Move makes the vDSO of a space memory of its own, and gives it the kernel's at a free place. It returns what has to be
-// written over the old code. Functions that a thread is at the beginning of are left alone.
-func (v *VDSO) Move(s *snapshot.Space, code []byte, pointers []uint64, at uint64) ([]Patch, error) {
+// A Moved is what becomes of a space whose vDSO is another kernel's.
+type Moved struct {
+	Patches []Patch
+	// Pointers are the instruction pointers that change, with what they change to.
+	Pointers map[uint64]uint64
+}
+
+// Room is how much room Move may take for a space.
+func (v *VDSO) Room(s *snapshot.Space) uint64 {
+	room := v.Len()
+	if _, text := kernelMappings(s); text != nil {
+		room += oldRange(s).Len()
+	}
+	return room
+}
+
+// oldRange is the vDSO that a space had: the code, with the data where it is before it.
+func oldRange(s *snapshot.Space) snapshot.Range {
+	data, text := kernelMappings(s)
+	if data != nil && data.End == text.Start {
+		return snapshot.Range{Start: data.Start, End: text.End}
+	}
+	return text.Range
+}
+
+// Move makes the vDSO of a space memory of its own, and gives it the kernel's at a free place.
+func (v *VDSO) Move(s *snapshot.Space, code []byte, pointers []uint64, at uint64) (*Moved, error) {
 	data, text := kernelMappings(s)
 	old, err := symbols(code)
 	if err != nil {
@@ -81,25 +109,39 @@ func (v *VDSO) Move(s *snapshot.Space, code []byte, pointers []uint64, at uint64
 	if err != nil {
 		return nil, fmt.Errorf("this kernel's vDSO: %w", err)
 	}
-	var patches []Patch
+	m := &Moved{Pointers: make(map[uint64]uint64)}
+	was := oldRange(s)
+	spare := at + v.Len() // of the old code and its data, for threads that stood where a jump is written
 	done := make(map[uint64]bool)
 	for _, name := range slices.Sorted(maps.Keys(old)) {
 		from, to := old[name], own[name]
-		if to == 0 || done[from] || from+jumpSize > uint64(len(code)) || slices.ContainsFunc(pointers, func(ip uint64) bool {
-			return ip > text.Start+from && ip < text.Start+from+jumpSize
-		}) {
+		if to == 0 || done[from] || from+jumpSize > uint64(len(code)) {
 			continue
 		}
 		done[from] = true
-		patches = append(patches, Patch{Addr: text.Start + from, Code: jump(at + v.Data + to)})
+		m.Patches = append(m.Patches, Patch{Addr: text.Start + from, Code: jump(at + v.Data + to)})
+		for _, ip := range pointers {
+			if ip > text.Start+from && ip < text.Start+from+jumpSize {
+				m.Pointers[ip] = spare + ip - was.Start
+			}
+		}
 	}
 	text.Kind, text.Accounted = snapshot.AnonPrivate, true
 	if data != nil {
 		data.Kind, data.Accounted, data.Advice = snapshot.AnonPrivate, false, 0
 	}
-	fresh := []snapshot.VMA{{Range: snapshot.Range{Start: at + v.Data, End: at + v.Len()}, Kind: snapshot.VDSO, Prot: 5, Flags: mapPrivate | mapAnonymous}}
+	mapping := func(kind snapshot.VMAKind, start, end uint64, prot uint32) snapshot.VMA {
+		return snapshot.VMA{Range: snapshot.Range{Start: start, End: end}, Kind: kind, Prot: prot, Flags: mapPrivate | mapAnonymous}
+	}
+	var fresh []snapshot.VMA
 	if v.Data > 0 {
-		fresh = slices.Insert(fresh, 0, snapshot.VMA{Range: snapshot.Range{Start: at, End: at + v.Data}, Kind: snapshot.VVar, Prot: 1, Flags: mapPrivate | mapAnonymous})
+		fresh = append(fresh, mapping(snapshot.VVar, at, at+v.Data, unix.PROT_READ))
+	}
+	fresh = append(fresh, mapping(snapshot.VDSO, at+v.Data, at+v.Len(), unix.PROT_READ|unix.PROT_EXEC))
+	if len(m.Pointers) > 0 {
+		copied := spare + text.Start - was.Start
+		fresh = append(fresh, mapping(snapshot.AnonPrivate, spare, spare+was.Len(), unix.PROT_READ|unix.PROT_EXEC))
+		m.Patches = append(m.Patches, Patch{Addr: copied, Code: code})
 	}
 	i, _ := slices.BinarySearchFunc(s.VMAs, at, func(v snapshot.VMA, at uint64) int {
 		if v.Start < at {
@@ -108,7 +150,7 @@ func (v *VDSO) Move(s *snapshot.Space, code []byte, pointers []uint64, at uint64
 		return 1
 	})
 	s.VMAs = slices.Insert(s.VMAs, i, fresh...)
-	return patches, nil
+	return m, nil
 }
 
 // kernelMappings returns the mappings of the kernel's data and code, nil for none.

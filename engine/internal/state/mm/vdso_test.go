@@ -88,22 +88,38 @@ func TestVDSO(t *testing.T) {
 		}
 	}
 
-	s := space()
-	patches, err := own.Move(s, code, []uint64{text + clock + 3}, 0x100000)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if data, code := kernelMappings(s); data.Start != 0x100000 || code.Start != 0x104000 || s.VMAs[0].Kind != snapshot.VVar || len(s.VMAs) != 5 {
-		t.Errorf("after the move: %+v", s.VMAs)
-	}
-	for _, p := range patches {
-		if p.Addr == text+clock {
-			t.Error("a function that a thread is at the beginning of was changed")
+	// A thread in the first bytes of a function goes on in a copy of the old code; one at its first byte, or further on, stays.
+	for _, c := range []struct{ ip, to uint64 }{{text + clock, 0}, {text + clock + jumpSize, 0}, {text + clock + 3, 0x104000 + uint64(len(code)) + 0x4000 + clock + 3}} {
+		s := space()
+		room := own.Room(s)
+		moved, err := own.Move(s, code, []uint64{c.ip}, 0x100000)
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
-	get := names["__vdso_gettimeofday"]
-	if i := slices.IndexFunc(patches, func(p Patch) bool { return p.Addr == text+get }); i < 0 || !slices.Equal(patches[i].Code, jump(0x104000+get)) {
-		t.Errorf("gettimeofday is not among %+v", patches)
+		if data, code := kernelMappings(s); data.Start != 0x100000 || code.Start != 0x104000 || s.VMAs[len(s.VMAs)-1].Kind != snapshot.AnonPrivate {
+			t.Errorf("after the move: %+v", s.VMAs)
+		}
+		if moved.Pointers[c.ip] != c.to {
+			t.Errorf("a thread at %#x goes on at %#x, want %#x", c.ip, moved.Pointers[c.ip], c.to)
+		}
+		patch := func(addr uint64, with []byte) {
+			if i := slices.IndexFunc(moved.Patches, func(p Patch) bool { return p.Addr == addr }); i < 0 || !slices.Equal(moved.Patches[i].Code, with) {
+				t.Errorf("what is written to %#x is not among %+v", addr, moved.Patches)
+			}
+		}
+		for _, name := range []string{"__vdso_clock_gettime", "__vdso_gettimeofday"} {
+			patch(text+names[name], jump(0x104000+names[name]))
+		}
+		i := slices.IndexFunc(s.VMAs, func(v snapshot.VMA) bool { return v.Start == own.Len()+0x100000 })
+		if (i >= 0) != (c.to > 0) {
+			t.Fatalf("the copy of the old code is mapping %d", i)
+		}
+		if i >= 0 {
+			if v := s.VMAs[i]; v.Kind != snapshot.AnonPrivate || v.End != 0x100000+room {
+				t.Errorf("the copy is %+v, the room for it ends at %#x", v, 0x100000+room)
+			}
+			patch(s.VMAs[i].Start+0x4000, code)
+		}
 	}
 }
 
