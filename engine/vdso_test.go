@@ -125,8 +125,8 @@ func stopInClock(t *testing.T, victim *testkit.Victim) {
 			t.Fatal(err)
 		}
 	}
-	if _, _, errno := unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_DETACH, uintptr(tid), 0, uintptr(unix.SIGSTOP), 0, 0); errno != 0 {
-		t.Fatal(errno)
+	if err := New().kernel.Detach(tid, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
 	}
 	testkit.WaitFor(t, "the process to stop", func() bool { return victim.State() == "TT" })
 }
