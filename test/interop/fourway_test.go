@@ -41,7 +41,10 @@ type subject struct {
 	start func(t *testing.T) *testkit.Victim
 	// check finds out whether it is as it was, and ends it; nil for the victim's own check.
 	check func(t *testing.T, v *testkit.Victim)
-	needs []testkit.Requirement
+	// before waits, where that is needed, for what the kernel does to it in its own time; dumped looks at the images.
+	before func(t *testing.T, v *testkit.Victim)
+	dumped func(t *testing.T, images string)
+	needs  []testkit.Requirement
 	// options are given to both, dumpOptions and restoreOptions to one.
 	options, dumpOptions, restoreOptions []string
 	// notByCRIU says why CRIU cannot dump it, notRestoredByCRIU why it cannot restore it, in words of this test. What CRIU
@@ -66,10 +69,16 @@ func (s subject) survives(t *testing.T) {
 				return
 			}
 			victim := s.start(t)
+			if s.before != nil {
+				s.before(t, victim)
+			}
 			images := t.TempDir()
 			s.run(t, w.dump, images, append([]string{"dump", "-t", fmt.Sprint(victim.Pid)}, s.dumpOptions...)...)
 			if _, err := victim.Wait(); err != nil {
 				t.Fatal(err)
+			}
+			if s.dumped != nil {
+				s.dumped(t, images)
 			}
 			testkit.AwaitFreeIDs(t, images)
 			s.run(t, w.restore, images, append([]string{"restore", "-d"}, s.restoreOptions...)...)

@@ -70,7 +70,7 @@ func strays(s *subject) {
 
 // subjects are the victims that are dumped and restored in four ways. docs/state.md names them.
 func subjects() []subject {
-	return []subject{
+	return append(specialPages(), []subject{
 		victimOf("chroot"),
 		victimOf("clock"),
 		victimOf("counter"),
@@ -121,7 +121,7 @@ func subjects() []subject {
 		victimOf("timers"),
 		victimOf("tree"),
 		victimOf("vmas"),
-	}
+	}...)
 }
 
 // What one program dumps, both restore.
