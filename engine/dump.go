@@ -38,6 +38,7 @@ type dump struct {
 	pid      int
 	fate     fate
 	dir      image.Dir
+	work     image.Dir // for the statistics
 	log      *logger
 	kernel   *linux.Kernel
 	oldPages bool                                  // find pages as kernels before 6.7 have to
@@ -142,10 +143,15 @@ func (d *dump) frozen(tr *ptrace.Tracer) error {
 		return err
 	}
 	if !early {
+		d.stats.FrozenTime = microseconds(stopped)
+	}
+	if err := writeStats(d.work, image.StatsDump, &entry.Stats{Dump: &d.stats}); err != nil {
+		return err
+	}
+	if !early {
 		if err := d.seal(); err != nil {
 			return err
 		}
-		d.stats.FrozenTime = microseconds(stopped)
 	}
 	d.log.info("%d pages written", d.stats.PagesWritten)
 	return nil

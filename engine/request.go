@@ -13,8 +13,6 @@ import (
 	"stasis.example/engine/internal/apply"
 	"stasis.example/engine/internal/plan"
 	"stasis.example/engine/internal/snapshot"
-	"stasis.example/image"
-	"stasis.example/image/entry"
 )
 
 // inherited are the files that a request hands in, by their keys.
@@ -52,7 +50,7 @@ func (e *Engine) restore(ctx context.Context, opts *rpc.Opts, s *session) (*rpc.
 	ctx, limit := withTimeout(ctx, opts)
 	defer limit.cancel()
 	r := &restore{
-		dir: dirs.images, log: dirs.log, kernel: e.kernel, stopped: value(opts.LeaveStopped), otherVDSO: e.otherVDSO,
+		dir: dirs.images, work: dirs.work, log: dirs.log, kernel: e.kernel, stopped: value(opts.LeaveStopped), otherVDSO: e.otherVDSO,
 		options: plan.Options{Arch: snapshot.AMD64, ShellJob: value(opts.ShellJob)},
 		files:   apply.Files{CheckSize: true, CheckBuildID: true, SkipMode: value(opts.SkipFileRWXCheck)},
 	}
@@ -79,15 +77,11 @@ func (e *Engine) restore(ctx context.Context, opts *rpc.Opts, s *session) (*rpc.
 		}
 	}
 	root, err := r.run(ctx)
-	err = limit.explain(err)
-	if err == nil {
-		err = image.WriteAll(dirs.work, image.StatsRestore, 0, &entry.Stats{Restore: &r.stats})
-	}
-	if err == nil && value(opts.DisplayStats) {
-		err = displayRestore(e.out(), &r.stats)
-	}
 	if err != nil {
-		return dirs.failed(rpc.ReqRestore, "restore", err)
+		return dirs.failed(rpc.ReqRestore, "restore", limit.explain(err))
+	}
+	if value(opts.DisplayStats) {
+		dirs.displayed("restore", displayRestore(e.out(), &r.stats))
 	}
 	dirs.log.info("Restore finished successfully. Tasks resumed.")
 	return &rpc.Resp{Type: rpc.ReqRestore, Success: true, Restore: &rpc.RestoreResp{PID: int32(root)}}, nil

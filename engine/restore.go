@@ -28,6 +28,7 @@ import (
 // A restore is one restore of a tree.
 type restore struct {
 	dir     image.Dir
+	work    image.Dir // for the statistics
 	log     *logger
 	kernel  *linux.Kernel
 	options plan.Options
@@ -38,6 +39,7 @@ type restore struct {
 	allowed func(*snapshot.Tree) error        // whether whoever asks may have such a tree; nil for yes
 	notify  func(stage string, pid int) error // nil for nobody to be told
 
+	began time.Time
 	plan  *plan.Plan
 	tree  *apply.Tree
 	made  map[int]*stub.Process // processes that are there, by the numbers of the plan
@@ -53,7 +55,7 @@ type restore struct {
 // a process, and so is whether the files are there. Until the last step whatever was made is killed when a step fails, when the
 // context ends, or when this process dies.
 func (r *restore) run(ctx context.Context) (root int, err error) {
-	began := time.Now()
+	r.began = time.Now()
 	if r.plan, err = plan.Make(r.dir, r.options); err != nil {
 		return 0, err
 	}
@@ -80,7 +82,6 @@ func (r *restore) run(ctx context.Context) (root int, err error) {
 	if err := ptrace.Run(ctx, ptrace.Options{Kernel: r.kernel, ExitKill: true}, r.traced); err != nil {
 		return 0, err
 	}
-	r.stats.RestoreTime, r.stats.PagesRestored = microseconds(began), &r.pages
 	_ = r.tell("post-resume", 0) // too late to change anything
 	return root, nil
 }
@@ -103,6 +104,7 @@ func (r *restore) traced(tr *ptrace.Tracer) error {
 		{"processes", r.finishTasks},
 		{"stages", r.lastStages},
 		{"registers", r.finish},
+		{"statistics", r.account},
 		{"timers of files", r.startTimers},
 		{"last preparations", r.keep},
 	} {
@@ -270,6 +272,12 @@ func (r *restore) finish() error {
 		}
 	}
 	return nil
+}
+
+// account writes the statistics.
+func (r *restore) account() error {
+	r.stats.RestoreTime, r.stats.PagesRestored = microseconds(r.began), &r.pages
+	return writeStats(r.work, image.StatsRestore, &entry.Stats{Restore: &r.stats})
 }
 
 // startTimers starts those timers that are files, and gives up our ends of files: whoever is let go must not find anybody else at

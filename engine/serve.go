@@ -15,7 +15,6 @@ import (
 
 	"stasis.example/criu/rpc"
 	"stasis.example/image"
-	"stasis.example/image/entry"
 )
 
 // serve does what a request asks.
@@ -67,7 +66,7 @@ func (e *Engine) dump(ctx context.Context, opts *rpc.Opts, s *session) (*rpc.Res
 	defer dirs.close()
 	ctx, limit := withTimeout(ctx, opts)
 	defer limit.cancel()
-	d := &dump{pid: pid, dir: dirs.images, log: dirs.log, kernel: e.kernel, oldPages: e.oldPages, socket: socket, shellJob: value(opts.ShellJob),
+	d := &dump{pid: pid, dir: dirs.images, work: dirs.work, log: dirs.log, kernel: e.kernel, oldPages: e.oldPages, socket: socket, shellJob: value(opts.ShellJob),
 		cgroup: value(opts.FreezeCgroup), external: opts.External, cgroups: cgroupMode(opts), cpuinfo: asksForCPUInfo(opts), buildIDs: e.settings.FileValidation != "filesize"}
 	switch {
 	case value(opts.LeaveStopped):
@@ -78,15 +77,11 @@ func (e *Engine) dump(ctx context.Context, opts *rpc.Opts, s *session) (*rpc.Res
 	if value(opts.NotifyScripts) {
 		d.notify = func(stage string) (*rpc.Opts, error) { return s.notify(ctx, stage, 0) }
 	}
-	err = limit.explain(d.run(ctx))
-	if err == nil {
-		err = writeStats(dirs.work, &d.stats)
+	if err := d.run(ctx); err != nil {
+		return dirs.failed(rpc.ReqDump, "dump", limit.explain(err))
 	}
-	if err == nil && value(opts.DisplayStats) {
-		err = displayDump(e.out(), &d.stats)
-	}
-	if err != nil {
-		return dirs.failed(rpc.ReqDump, "dump", err)
+	if value(opts.DisplayStats) {
+		dirs.displayed("dump", displayDump(e.out(), &d.stats))
 	}
 	dirs.log.info("Dumping finished successfully")
 	return &rpc.Resp{Type: rpc.ReqDump, Success: true, Dump: &rpc.DumpResp{Restored: new(false)}}, nil
@@ -138,6 +133,13 @@ type directories struct {
 func (d *directories) failed(typ rpc.ReqType, where string, err error) (*rpc.Resp, error) {
 	d.log.add(logError, where, "%v", err)
 	return &rpc.Resp{Type: typ, CrErrmsg: &d.log.first}, err
+}
+
+// displayed notes that statistics could not be printed. What was asked for is done by then, and cannot be taken back.
+func (d *directories) displayed(where string, err error) {
+	if err != nil {
+		d.log.add(logWarn, where, "%v", err)
+	}
 }
 
 func (e *Engine) openDirs(opts *rpc.Opts) (*directories, error) {
@@ -212,8 +214,4 @@ func (d *directories) close() {
 		_ = d.work.Close()
 	}
 	_ = d.images.Close()
-}
-
-func writeStats(dir image.Dir, stats *entry.DumpStats) error {
-	return image.WriteAll(dir, image.StatsDump, 0, &entry.Stats{Dump: stats})
 }

@@ -8,8 +8,18 @@ import (
 
 	"stasis.example/criu/rpc"
 	"stasis.example/engine/internal/apply"
+	"stasis.example/image"
 	"stasis.example/image/entry"
 )
+
+// writeStats writes the statistics of an operation. They are written before what cannot be taken back, so that a disk that is full
+// is no reason to call failed what was done.
+func writeStats(work image.Dir, typ image.Type, stats *entry.Stats) error {
+	if err := image.WriteAll(work, typ, 0, stats); err != nil {
+		return fmt.Errorf("the statistics cannot be written (--work-dir says where): %w", err)
+	}
+	return nil
+}
 
 // displayDump prints the statistics of a dump, in CRIU's words: programs look for them.
 func displayDump(w io.Writer, s *entry.DumpStats) error {

@@ -46,6 +46,13 @@ func VictimProgram(name string) Requirement {
 	}
 }
 
+// VictimPath returns the path of the victim NAME. A test that cannot have it is skipped, as by Need.
+func VictimPath(t testing.TB, name string) string {
+	t.Helper()
+	Need(t, VictimProgram(name))
+	return victimPath(name)
+}
+
 // Program is a program that is found in PATH.
 func Program(name string) Requirement {
 	return Requirement{Name: "the program " + name, Remedy: "make packages", Probe: func() error {
