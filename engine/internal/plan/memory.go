@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"stasis.example/engine/internal/images"
 	"stasis.example/engine/internal/snapshot"
@@ -169,7 +170,7 @@ func (m *Memory) vdso(c *image.Chain, vmas []snapshot.VMA, e *image.Extent, page
 
 func failed(r *images.Report, name string, err error) {
 	if errors.Is(err, image.ErrCompressed) {
-		r.Unsupported(name, "%v", image.ErrCompressed)
+		r.Unsupported(name, "%s", strings.TrimPrefix(err.Error(), "image "+name+": ")) // which entry, and what of it
 		return
 	}
 	r.Failed(name, err)
@@ -332,7 +333,7 @@ func (p *Plan) Hole(length uint64) (snapshot.Range, error) {
 			}
 		}
 		if end := p.Tree.Arch.UserEnd(); at+length > end || at+length < at {
-			return snapshot.Range{}, fmt.Errorf("no %d bytes are free in all address spaces", length)
+			return snapshot.Range{}, fmt.Errorf("the mappings in mm-*.img leave no %d bytes in a row free in all of them, which a restore needs to work in", length)
 		}
 	}
 	return snapshot.Range{Start: at, End: at + length}, nil
