@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -60,12 +61,28 @@ func (c *client) shares(kind string) bool {
 	return true
 }
 
-// namespaceKinds are the files below /proc/PID/ns that a process's own view and reach depend on.
-var namespaceKinds = []string{"user", "pid", "mnt", "net", "ipc", "uts", "cgroup", "time"}
+// Files below /proc/PID/ns, which a process's own view and reach depend on: those that root shares with this process, and others.
+var (
+	rootKinds  = []string{"user", "pid", "mnt"}
+	otherKinds = []string{"net", "ipc", "uts", "cgroup", "time"}
+)
 
 // identify finds out who is at the other end of a connected socket. What the kernel noted when the client connected
 // (uid, gid, groups, and the process itself) decides; what /proc says about the process now can only take away.
 func identify(fd int, r rules, own *self) (*client, error) {
+	c, err := peerOf(fd, r)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.examine(r, own); err != nil {
+		c.close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// peerOf is what the kernel noted of the process that connected.
+func peerOf(fd int, r rules) (*client, error) {
 	cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
 	if err != nil {
 		return nil, os.NewSyscallError("getsockopt SO_PEERCRED", err)
@@ -78,10 +95,6 @@ func identify(fd int, r rules, own *self) (*client, error) {
 		return nil, err
 	}
 	if c.PIDFD, err = holdPeer(fd, c, r); err != nil {
-		return nil, err
-	}
-	if err := c.examine(r, own); err != nil {
-		c.close()
 		return nil, err
 	}
 	return c, nil
@@ -118,7 +131,7 @@ func (c *client) alive() error {
 
 // self is what clients are compared with: this process, which does not change.
 type self struct {
-	status     *taskStatus
+	caps       capabilities
 	namespaces map[string]fileID // of the kinds that the kernel has
 }
 
@@ -127,12 +140,12 @@ type fileID struct{ dev, ino uint64 }
 
 func lookAtSelf() (*self, error) {
 	pid := os.Getpid()
-	status, err := readStatus(pid, pid)
+	caps, err := capabilitiesOf(pid)
 	if err != nil {
 		return nil, err
 	}
-	s := &self{status, make(map[string]fileID)}
-	for _, kind := range namespaceKinds {
+	s := &self{caps, make(map[string]fileID)}
+	for _, kind := range slices.Concat(rootKinds, otherKinds) {
 		id, err := identity(procPath(pid, "ns/"+kind))
 		if errors.Is(err, unix.ENOENT) {
 			continue
@@ -156,11 +169,29 @@ func identity(path string) (fileID, error) {
 
 // examine decides on trust.
 func (c *client) examine(r rules, own *self) error {
-	status, err := readStatus(c.PID, c.PID)
+	caps, err := capabilitiesOf(c.PID)
 	if err != nil {
 		return c.gone(r, err)
 	}
-	for _, kind := range namespaceKinds {
+	c.compareNamespaces(own, rootKinds)
+	c.why = c.notRoot(caps, own.caps, r)
+	if c.why == "" {
+		c.trust = trusted
+	} else {
+		c.compareNamespaces(own, otherKinds) // root has left them by itself if it has
+	}
+	if r.peerPIDFD {
+		// All that was read is the client's only if it has lived until now.
+		if err := c.alive(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// compareNamespaces finds the kinds of namespaces that the client does not share with this process.
+func (c *client) compareNamespaces(own *self, kinds []string) {
+	for _, kind := range kinds {
 		ours, has := own.namespaces[kind]
 		if !has {
 			continue // the kernel lacks the kind
@@ -170,17 +201,6 @@ func (c *client) examine(r rules, own *self) error {
 			c.elsewhere = append(c.elsewhere, kind)
 		}
 	}
-	if r.peerPIDFD {
-		// All that was read is the client's only if it has lived until now.
-		if err := c.alive(); err != nil {
-			return err
-		}
-	}
-	c.why = c.notRoot(status, own.status, r)
-	if c.why == "" {
-		c.trust = trusted
-	}
-	return nil
 }
 
 func (c *client) aliveOrOff(r rules) error {
@@ -198,7 +218,7 @@ func (c *client) gone(r rules, err error) error {
 }
 
 // notRoot says why a client cannot be trusted; "" means that it can be.
-func (c *client) notRoot(status, ours *taskStatus, r rules) string {
+func (c *client) notRoot(theirs, ours capabilities, r rules) string {
 	own := uint32(os.Geteuid())
 	if c.UID != own {
 		return fmt.Sprintf("its uid is %d", c.UID)
@@ -206,18 +226,31 @@ func (c *client) notRoot(status, ours *taskStatus, r rules) string {
 	if !r.rootIsRoot {
 		return ""
 	}
-	for _, kind := range []string{"user", "pid", "mnt"} {
+	for _, kind := range rootKinds {
 		if !c.shares(kind) {
 			return fmt.Sprintf("it is in another %s namespace", kind)
 		}
 	}
-	if own == 0 && status.capEffective&(1<<unix.CAP_SYS_ADMIN) == 0 {
+	if own == 0 && theirs.effective&(1<<unix.CAP_SYS_ADMIN) == 0 {
 		return "it lacks CAP_SYS_ADMIN"
 	}
-	if own != 0 && ours.capPermitted&^status.capPermitted != 0 {
+	if own != 0 && ours.permitted&^theirs.permitted != 0 {
 		return "it lacks capabilities that this service has"
 	}
 	return ""
+}
+
+// capabilities of a process that decide on trust.
+type capabilities struct{ permitted, effective uint64 }
+
+func capabilitiesOf(pid int) (capabilities, error) {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3, Pid: int32(pid)}
+	var words [2]unix.CapUserData // of 32 capabilities each
+	if err := unix.Capget(&header, &words[0]); err != nil {
+		return capabilities{}, os.NewSyscallError("capget", err)
+	}
+	both := func(low, high uint32) uint64 { return uint64(high)<<32 | uint64(low) }
+	return capabilities{both(words[0].Permitted, words[1].Permitted), both(words[0].Effective, words[1].Effective)}, nil
 }
 
 // taskStatus is what /proc/PID/task/TID/status says about a thread's credentials (proc_pid_status(5)).
@@ -227,7 +260,6 @@ type taskStatus struct {
 	nsPIDs         []int // its pid in each pid namespace from the reader's down to its own
 	capInheritable uint64
 	capPermitted   uint64
-	capEffective   uint64
 	capBounding    uint64
 	capAmbient     uint64
 	noNewPrivs     bool
@@ -298,8 +330,6 @@ func parseStatus(text string) (*taskStatus, error) {
 			s.capInheritable, err = strconv.ParseUint(value, 16, 64)
 		case "CapPrm":
 			s.capPermitted, err = strconv.ParseUint(value, 16, 64)
-		case "CapEff":
-			s.capEffective, err = strconv.ParseUint(value, 16, 64)
 		case "CapBnd":
 			s.capBounding, err = strconv.ParseUint(value, 16, 64)
 		case "CapAmb":
@@ -317,7 +347,7 @@ func parseStatus(text string) (*taskStatus, error) {
 		}
 		seen++
 	}
-	if seen < 9 || len(s.uids) != 4 || len(s.gids) != 4 {
+	if seen < 8 || len(s.uids) != 4 || len(s.gids) != 4 {
 		return nil, errors.New("it lacks lines on credentials")
 	}
 	return s, nil

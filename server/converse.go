@@ -164,6 +164,9 @@ func (v *conversation) request(ctx context.Context, req *rpc.Req) (more bool, er
 		return false, v.answer(req.Type, err)
 	}
 	defer j.close()
+	if v.big != nil && movesMemory(req.Type) {
+		v.big()
+	}
 	if v.TellCaller && v.back != nil {
 		v.hangUp() // an engine in this process remembers nothing from one request to the next, but who it is for
 	}
@@ -259,6 +262,15 @@ func (v *conversation) prepare(req *rpc.Req) (*job, error) {
 		return nil, err
 	}
 	return j, nil
+}
+
+// movesMemory reports whether a request is one that more than one processor is of use for.
+func movesMemory(t rpc.ReqType) bool {
+	switch t {
+	case rpc.ReqDump, rpc.ReqRestore, rpc.ReqPreDump, rpc.ReqSinglePreDump:
+		return true
+	}
+	return false
 }
 
 func needsOptions(t rpc.ReqType) bool {
@@ -388,17 +400,15 @@ func (j *job) close() {
 // exchange sends the request to the peer and passes on what comes, up to the response.
 func (v *conversation) exchange(ctx context.Context, req *rpc.Req, j *job) (success bool, err error) {
 	var msg *criu.Message
-	send := func(ctx context.Context) error { return v.back.Send(ctx, req) }
-	receive := func(ctx context.Context) (err error) {
-		msg, err = v.back.Recv(ctx)
+	ask := func(ctx context.Context) error {
+		err := v.back.Send(ctx, req)
+		if err == nil {
+			msg, err = v.back.Recv(ctx)
+		}
 		return err
 	}
 	for {
-		err := v.whileThere(ctx, send)
-		if err == nil {
-			err = v.whileThere(ctx, receive)
-		}
-		if err != nil {
+		if err := v.whileThere(ctx, ask); err != nil {
 			return false, v.lost(j, err)
 		}
 		if msg.Resp.Type != rpc.ReqNotify {

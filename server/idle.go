@@ -8,9 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A worker with the built-in engine takes some milliseconds to start, which is more than most requests take. One that has served
-// a client of root's, and has made no processes, therefore says on its control socket that it is idle, and is given the next
-// client of root's: one after the other, never two at once. Workers that have become somebody else end with their client.
+// A worker takes some milliseconds to start, which is more than most requests take. One is therefore started ahead for the next
+// client of root's; and one with the built-in engine that has served such a client, and has made no processes, says on its control
+// socket that it is idle, and is given another: one after the other, never two at once. A worker for anybody else is somebody
+// else from its first instruction on, so it is started when the client is there, and ends with it.
 
 // maxConversations is how many clients a worker serves, one after the other.
 const maxConversations = 256
@@ -102,6 +103,34 @@ func (r *running) takeIdle() *launched {
 	w := r.waiting[last]
 	r.waiting = r.waiting[:last]
 	return w
+}
+
+// startAhead starts a worker for the next client of root's, where none waits for it and there are not so many that one of them
+// will soon. Whoever calls it is counted in workers.
+func (r *running) startAhead() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	roots := 0
+	for w := range r.controls {
+		if w.idle != nil {
+			roots++
+		}
+	}
+	if len(r.waiting) > 0 || roots >= r.MaxIdle || r.starting || r.draining {
+		return
+	}
+	r.starting = true
+	r.workers.Go(func() {
+		w, err := r.start(nil)
+		if err != nil {
+			r.log("no worker ahead of the next client: %v", err) // it will be told why itself, if it is so still
+		} else if !r.keep(w) {
+			w.control.Close()
+		}
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.starting = false
+	})
 }
 
 // await waits until a worker has done with its client. One that is idle is kept, unless there are enough.

@@ -2,9 +2,11 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -16,15 +18,13 @@ import (
 
 // idler is a worker that answers every request with who it is, and says each time that it is idle.
 func idler() error {
-	for _, fd := range []int{workerConn, workerControl} {
-		if err := unix.SetNonblock(fd, true); err != nil {
-			return err
-		}
+	if err := unix.SetNonblock(workerControl, true); err != nil {
+		return err
 	}
 	control := os.NewFile(workerControl, "control")
 	next := make(chan int, 1)
 	go receiveConnections(control, next)
-	for conn, ok := workerConn, true; ok; conn, ok = <-next {
+	for conn := range next {
 		p, err := newPackets(conn)
 		if err != nil {
 			return err
@@ -75,6 +75,67 @@ func TestIdleWorkers(t *testing.T) {
 	})
 	if again := s.who(mallory); again == users || !strings.HasSuffix(again, fmt.Sprint("uid ", mallory)) {
 		t.Errorf("a user was served by %s, before by %s", again, users)
+	}
+}
+
+// A worker is there before its client is, for root alone: it serves the first one, another takes its place, and there are never
+// more than were asked for, however the clients come. None is left when the service has ended.
+func TestWorkersStartedAhead(t *testing.T) {
+	testkit.Need(t, testkit.Root)
+	const most = 2
+	s := startServer(t, "", "", func(s *Server) {
+		s.MaxIdle, s.Worker.Args = most, []string{"worker", wordIdler, "."}
+	})
+	workers := func() (roots []int) {
+		for _, pid := range childrenCalled(wordIdler) {
+			if st, err := readStatus(pid, pid); err == nil && st.uids[0] == 0 {
+				roots = append(roots, pid)
+			}
+		}
+		return roots
+	}
+	var first []int
+	testkit.WaitFor(t, "a worker before there is a client", func() bool {
+		first = workers()
+		return len(first) == 1
+	})
+	if user := s.who(mallory); strings.HasPrefix(user, fmt.Sprint(first[0], " ")) {
+		t.Errorf("the worker that was there, %d, served a user: %s", first[0], user)
+	}
+	if root := s.who(0); root != fmt.Sprintf("%d of uid 0", first[0]) {
+		t.Errorf("root was served by %s, though the worker %d was there", root, first[0])
+	}
+	testkit.WaitFor(t, "another for the next client", func() bool { return len(workers()) == most })
+	var clients sync.WaitGroup
+	for range 5 * most {
+		clients.Go(func() {
+			if _, err := criu.New(&criu.Service{Path: s.socket}).Version(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	clients.Wait()
+	testkit.WaitFor(t, "those that are too many to end", func() bool { return len(workers()) <= most })
+	s.stop()
+	s.ended <- <-s.ended
+	if left := workers(); len(left) > 0 {
+		t.Errorf("the service has ended, and these workers are there: %v", left)
+	}
+}
+
+// A worker that waits and is killed costs no client anything.
+func TestWorkerAheadThatIsKilled(t *testing.T) {
+	testkit.Need(t, testkit.Root)
+	s := startServer(t, builtin, "", func(s *Server) { s.MaxIdle = 1 })
+	for range 3 {
+		dead := killWorker(t)
+		testkit.WaitFor(t, "the worker to be gone", func() bool {
+			_, err := os.Stat(procPath(dead, ""))
+			return errors.Is(err, os.ErrNotExist)
+		})
+		if _, err := criu.New(&criu.Service{Path: s.socket}).Version(t.Context()); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

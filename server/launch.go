@@ -20,14 +20,12 @@ type Command struct {
 	Env  []string // of the workers of trusted clients, and none of other clients' workers but PATH
 }
 
-// Descriptors of a worker beside its standard ones.
-const (
-	workerConn    = 3 // the client
-	workerControl = 4 // a socket; its other end closes when the worker is to end after what it is doing
-)
+// workerControl is a worker's descriptor beside its standard ones: a socket, on which the service hands over the client's
+// connection. Its other end closes when the worker is to end after what it is doing.
+const workerControl = 3
 
-// trustVariable tells a worker that the service trusts its client. The worker trusts one only if it finds so by itself
-// as well: once it has become a client, that client would look like a process of the service's own user.
+// trustVariable tells a worker that its clients are root, as the service has found. No worker finds so by itself: to one that
+// has become a client, that client would look like a process of the service's own user.
 const trustVariable = "STASIS_CLIENT"
 
 // safePath is the PATH of workers that have become a client.
@@ -36,16 +34,17 @@ const safePath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 // A launched worker.
 type launched struct {
 	process *os.Process
-	control *os.File      // closing it asks the worker to end after what it is doing
+	control *os.File      // hands over connections; closing it asks the worker to end after what it is doing
 	log     *os.File      // what it says
 	idle    chan struct{} // it has said that it waits for the next client; nil for one that is not asked
 	ended   chan struct{} // closed
 }
 
-// launch starts the worker for a client. A worker for a client that is not trusted is the client from its first
-// instruction on: its ids and groups are set between fork and exec, its capabilities are at most
-// CAP_CHECKPOINT_RESTORE, it is in the client's cgroup, and its bounding set, no_new_privs and login uid are the client's.
-func (s *Server) launch(conn *os.File, c *client, r rules) (*launched, error) {
+// launch starts the worker for a client, or, for none, one for trusted clients that are yet to come. A worker for a client
+// that is not trusted is the client from its first instruction on: its ids and groups are set between fork and exec, its
+// capabilities are at most CAP_CHECKPOINT_RESTORE, it is in the client's cgroup, and its bounding set, no_new_privs and login
+// uid are the client's.
+func (s *Server) launch(c *client, r rules) (*launched, error) {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
@@ -68,12 +67,13 @@ func (s *Server) launch(conn *os.File, c *client, r rules) (*launched, error) {
 	}
 	attr := &os.ProcAttr{
 		Dir: "/", Env: s.Worker.Env,
-		Files: []*os.File{null, null, logW, conn, theirs},
+		Files: []*os.File{null, null, logW, theirs},
 		// A session of its own, so that a terminal's signals to the service do not end a dump halfway.
 		Sys: &syscall.SysProcAttr{Setsid: true},
 	}
-	become := c.trust == untrusted && r.become
-	if c.trust == trusted {
+	forRoot := c == nil || c.trust == trusted
+	become := !forRoot && r.become
+	if forRoot {
 		attr.Env = append(slices.Clone(attr.Env), trustVariable+"="+trusted.String())
 	}
 	if become {
@@ -89,7 +89,12 @@ func (s *Server) launch(conn *os.File, c *client, r rules) (*launched, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot start a worker process: %w", err), closeBoth(control, logR))
 	}
-	return &launched{process: process, control: control, log: logR, ended: make(chan struct{})}, nil
+	w := &launched{process: process, control: control, log: logR, ended: make(chan struct{})}
+	if forRoot {
+		// A worker that is somebody else's could say that it is idle, too, and would be given root's connections.
+		w.idle = make(chan struct{}, 1)
+	}
+	return w, nil
 }
 
 func closeBoth(a, b io.Closer) error { return errors.Join(a.Close(), b.Close()) }

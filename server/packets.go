@@ -93,7 +93,10 @@ func (p *packets) peek(ctx context.Context) (*rpc.Req, error) {
 }
 
 func (p *packets) look(fd int) (int, error) {
-	size, err := receive(fd, nil, unix.MSG_PEEK|unix.MSG_TRUNC)
+	if p.in == nil {
+		p.in = make([]byte, 4096)
+	}
+	size, err := receive(fd, p.in, unix.MSG_PEEK|unix.MSG_TRUNC)
 	switch {
 	case err != nil:
 		return 0, err
@@ -101,9 +104,10 @@ func (p *packets) look(fd int) (int, error) {
 		return 0, io.EOF
 	case size > rpc.MaxMessage:
 		return 0, fmt.Errorf("%w: %d bytes, at most %d are accepted", errTooLong, size, rpc.MaxMessage)
-	case size > len(p.in):
-		p.in = make([]byte, max(size, 4096))
+	case size <= len(p.in):
+		return size, nil
 	}
+	p.in = make([]byte, size)
 	return receive(fd, p.in, unix.MSG_PEEK)
 }
 

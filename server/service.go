@@ -40,8 +40,8 @@ type Server struct {
 	MaxWorkers int
 	// MaxPerUser bounds how many of them may be one user's, root aside, DefaultMaxPerUser if zero; more are refused.
 	MaxPerUser int
-	// MaxIdle is how many workers that have served a client of root's wait for the next one, which then need not wait for a
-	// process to start. With none each connection has a process that is new.
+	// MaxIdle is how many workers wait for clients of root's, which then need not wait for a process to start: one at least is
+	// started ahead, and those that have served such a client are kept. With none each connection has a process that is new.
 	MaxIdle int
 	// Log takes what an administrator should know, one line; nil discards it.
 	Log func(format string, args ...any)
@@ -60,6 +60,7 @@ type running struct {
 	perUser  map[uint32]int
 	controls map[*launched]bool
 	waiting  []*launched // idle workers
+	starting bool        // another of them
 	draining bool
 	workers  sync.WaitGroup
 }
@@ -80,6 +81,7 @@ func (s *Server) Serve(ctx context.Context, l *Listener) error {
 	r.slots = make(chan struct{}, or(s.MaxWorkers, DefaultMaxWorkers))
 	stop := context.AfterFunc(ctx, func() { l.stop() })
 	defer stop()
+	r.startAhead()
 	err = r.accept(ctx, l)
 	l.Close()
 	r.drain()
@@ -157,11 +159,15 @@ func (r *running) serve(conn *os.File) {
 	}
 	conn.Close()
 	r.await(w)
+	if c.trust == trusted {
+		r.startAhead()
+	}
 }
 
 // worker returns a worker that has the connection: one that is idle, or a new one.
 func (r *running) worker(conn *os.File, c *client) (*launched, error) {
 	if c.trust == trusted {
+		defer r.startAhead()
 		for w := r.takeIdle(); w != nil; w = r.takeIdle() {
 			if w.handOver(conn) == nil {
 				return w, nil
@@ -169,15 +175,26 @@ func (r *running) worker(conn *os.File, c *client) (*launched, error) {
 			w.control.Close() // it is gone
 		}
 	}
-	w, err := r.launch(conn, c, r.rules)
+	w, err := r.start(c)
+	if err != nil {
+		return nil, err
+	}
+	if err := w.handOver(conn); err != nil {
+		w.control.Close()
+		return nil, fmt.Errorf("a worker process did not take the connection: %w", err)
+	}
+	return w, nil
+}
+
+// start starts a worker for a client, or for none yet.
+func (r *running) start(c *client) (*launched, error) {
+	w, err := r.launch(c, r.rules)
 	if err != nil {
 		return nil, err
 	}
 	r.register(w)
 	r.workers.Add(1)
-	if c.trust == trusted {
-		// A worker that is somebody else's could say so, too, and would be given root's connections.
-		w.idle = make(chan struct{}, 1)
+	if w.idle != nil {
 		go w.listenIdle()
 	}
 	go r.attend(w)

@@ -156,27 +156,33 @@ func onceFrozen(do func()) func(context.Context, *criu.Event) error {
 	}
 }
 
-// killWorker kills the one worker that this process has, once the last one's is gone.
-func killWorker(t *testing.T) {
+// childrenCalled are the children of this process that have a word on their command line.
+func childrenCalled(word string) (pids []int) {
+	tasks, _ := filepath.Glob("/proc/self/task/*/children")
+	for _, task := range tasks {
+		children, _ := os.ReadFile(task)
+		for child := range strings.FieldsSeq(string(children)) {
+			command, _ := os.ReadFile("/proc/" + child + "/cmdline")
+			if pid, err := strconv.Atoi(child); err == nil && strings.Contains(string(command), word) {
+				pids = append(pids, pid)
+			}
+		}
+	}
+	return pids
+}
+
+// killWorker kills the one worker that this process has, once there is no other, and returns its pid.
+func killWorker(t *testing.T) (pid int) {
 	t.Helper()
 	var workers []int
 	testkit.WaitFor(t, "one worker to be left", func() bool {
-		workers = workers[:0]
-		tasks, _ := filepath.Glob("/proc/self/task/*/children")
-		for _, task := range tasks {
-			children, _ := os.ReadFile(task)
-			for child := range strings.FieldsSeq(string(children)) {
-				command, _ := os.ReadFile("/proc/" + child + "/cmdline")
-				if pid, err := strconv.Atoi(child); err == nil && strings.Contains(string(command), wordWorker) {
-					workers = append(workers, pid)
-				}
-			}
-		}
+		workers = childrenCalled(wordWorker)
 		return len(workers) == 1
 	})
 	if err := syscall.Kill(workers[0], syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
+	return workers[0]
 }
 
 // A worker that is killed costs nobody but its client anything: the tree that it was dumping runs on, of the one that it was

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -35,6 +36,7 @@ type Options struct {
 	Log func(format string, args ...any)
 
 	rules *rules // nil is all of them
+	big   func() // called before a request that more than one processor is of use for
 }
 
 // DefaultFirstRequest is how long a client may take, unless told otherwise, between its connect and its first request.
@@ -62,14 +64,12 @@ func (o *Options) setDefaults() {
 
 var errEnding = errors.New("the service is ending")
 
-// Work is what a worker process does: it holds the conversation on descriptor 3, which its service has accepted, and those that
-// the service hands it afterwards. It returns when the client has closed it, and no other is to come, or the service ends. It
-// is called by the program that [Server.Worker] names.
+// Work is what a worker process does: it holds the conversations that its service has accepted and hands it, one after the other,
+// on descriptor 3. It returns when the client has closed one and no other is to come, or the service ends. It is called by the
+// program that [Server.Worker] names.
 func Work(ctx context.Context, o Options) error {
 	o.setDefaults()
-	for _, fd := range []int{workerConn, workerControl} {
-		unix.CloseOnExec(fd)
-	}
+	unix.CloseOnExec(workerControl)
 	var ending context.CancelCauseFunc
 	ctx, ending = context.WithCancelCause(ctx)
 	defer ending(nil)
@@ -84,50 +84,66 @@ func Work(ctx context.Context, o Options) error {
 		receiveConnections(control, next) // until the service closes its end, or is gone
 		ending(errEnding)
 	}()
-	own, err := lookAtSelf()
-	if err != nil {
-		return err
-	}
-	conn := workerConn
-	for range maxConversations - 1 {
-		again, err := work(ctx, conn, o, own)
-		if err != nil || !again || ctx.Err() != nil {
+	all := runtime.GOMAXPROCS(0)
+	o.big = func() { runtime.GOMAXPROCS(all) }
+	for n := 1; ; n++ {
+		// To wake another thread takes longer than to answer a small request.
+		runtime.GOMAXPROCS(1)
+		conn, ok := <-next
+		if !ok {
+			return nil
+		}
+		again, err := work(ctx, conn, o)
+		if err != nil || !again || ctx.Err() != nil || n == maxConversations {
 			return err
 		}
 		if err := sayIdle(control); err != nil {
 			return nil // the service is gone
 		}
-		var ok bool
-		if conn, ok = <-next; !ok {
-			return nil
-		}
 	}
-	_, err = work(ctx, conn, o, own)
-	return err
 }
 
 // work holds one conversation. It reports whether the worker is as good as new afterwards.
-func work(ctx context.Context, conn int, o Options, own *self) (again bool, err error) {
+func work(ctx context.Context, conn int, o Options) (again bool, err error) {
 	front, err := newPackets(conn)
 	if err != nil {
 		return false, err
 	}
 	defer front.close()
-	c, err := identify(conn, *o.rules, own)
+	c, err := recognize(conn, *o.rules)
 	if err != nil {
 		front.send(response(0, err), nil)
 		return false, err
 	}
 	defer c.close()
-	if os.Getenv(trustVariable) != trusted.String() {
-		c.trust, c.why = untrusted, fmt.Sprintf("its uid is %d", c.UID)
-	}
-	if c.trust == untrusted && o.rules.become && uint32(os.Geteuid()) != c.UID {
+	if (c.trust == trusted || o.rules.become) && uint32(os.Geteuid()) != c.UID {
 		return false, fmt.Errorf("this worker has the uid %d, but its client has %d", os.Geteuid(), c.UID)
 	}
 	made, err := converse(ctx, front, c, o)
 	// A process that was restored is this one's child until this one ends.
 	return o.TellCaller && c.trust == trusted && !made && err == nil, err
+}
+
+// recognize is identify in a worker, which its service has started for a client that it has identified.
+func recognize(conn int, r rules) (*client, error) {
+	if os.Getenv(trustVariable) == trusted.String() {
+		c, err := peerOf(conn, r)
+		if err != nil {
+			return nil, err
+		}
+		c.trust = trusted
+		return c, nil
+	}
+	own, err := lookAtSelf()
+	if err != nil {
+		return nil, err
+	}
+	c, err := identify(conn, r, own)
+	if err != nil {
+		return nil, err
+	}
+	c.trust, c.why = untrusted, fmt.Sprintf("its uid is %d", c.UID)
+	return c, nil
 }
 
 // Swrk holds a conversation with the parent process on an inherited descriptor, as `criu swrk FD` does, until the parent

@@ -273,9 +273,10 @@ func (r *run) serveOn(ctx context.Context, l *server.Listener, work *os.File, be
 	}
 	ctx, stop := untilSignal(ctx)
 	defer stop()
+	runtime.GOMAXPROCS(1) // there is nothing to do at once, and threads that wake each other cost more than the rest
 	srv := &server.Server{
 		Worker:  server.Command{Args: worker, Env: r.Environ},
-		MaxIdle: runtime.NumCPU(), Grant: !s.service.noGrant, MaxWorkers: s.service.workers, MaxPerUser: s.service.perUser, Log: say,
+		MaxIdle: max(2, runtime.NumCPU()), Grant: !s.service.noGrant, MaxWorkers: s.service.workers, MaxPerUser: s.service.perUser, Log: say,
 	}
 	if err := r.ready(); err != nil {
 		return err

@@ -25,9 +25,34 @@ func buildStasis(t *testing.T) string {
 	return path
 }
 
+// processesOf are the processes that run a program.
+func processesOf(t *testing.T, program string) (pids []int) {
+	t.Helper()
+	links, err := filepath.Glob("/proc/[0-9]*/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, link := range links {
+		if path, err := os.Readlink(link); err == nil && path == program {
+			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(link)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
 func TestServe(t *testing.T) {
 	testkit.Need(t, testkit.Root, testkit.CRIU)
-	stasis, dir := buildStasis(t), t.TempDir()
+	stasis := buildStasis(t)
+	t.Run("criu", func(t *testing.T) { serveWith(t, stasis, "criu:"+testkit.CRIUPath(t)) })
+	t.Run("builtin", func(t *testing.T) { serveWith(t, stasis, "builtin") })
+}
+
+func serveWith(t *testing.T, stasis, engine string) {
+	dir := t.TempDir()
 	start := func(args ...string) (*exec.Cmd, *os.File) {
 		t.Helper()
 		ready, readyW, err := os.Pipe()
@@ -35,7 +60,7 @@ func TestServe(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { ready.Close(); readyW.Close() })
-		cmd := exec.Command(stasis, append([]string{"service", "--engine", "criu:" + testkit.CRIUPath(t), "-W", dir,
+		cmd := exec.Command(stasis, append([]string{"service", "--engine", engine, "-W", dir,
 			"--address", "socket", "--pidfile", "pid", "-o", "log", "--status-fd", "3"}, args...)...)
 		cmd.ExtraFiles = []*os.File{readyW}
 		return cmd, ready
@@ -80,6 +105,9 @@ func TestServe(t *testing.T) {
 			if _, err := os.Stat(filepath.Join(dir, name)); !errors.Is(err, os.ErrNotExist) {
 				t.Errorf("%s is still there: %v", name, err)
 			}
+		}
+		if left := processesOf(t, stasis); len(left) > 0 {
+			t.Errorf("the service has left processes: %v", left)
 		}
 	}
 
@@ -139,6 +167,7 @@ func TestServe(t *testing.T) {
 		if err := version(); !errors.Is(err, criu.ErrConnect) {
 			t.Errorf("a dead service: %v", err)
 		}
+		testkit.WaitFor(t, "its workers to end", func() bool { return len(processesOf(t, stasis)) == 0 })
 		if err := os.Remove(filepath.Join(dir, "pid")); err != nil {
 			t.Fatal(err)
 		}
@@ -147,6 +176,7 @@ func TestServe(t *testing.T) {
 		check(ready)
 		cmd.Process.Signal(syscall.SIGTERM)
 		cmd.Wait()
+		gone()
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -195,9 +196,10 @@ func TestServiceStaysAsItIs(t *testing.T) {
 		v.MustVerify()
 	}
 	var after held
+	waiting := 4 * max(2, runtime.NumCPU()) // descriptors of workers that wait, of which there may have been fewer
 	testkit.WaitFor(t, "the service to be as it was", func() bool {
 		after = holdings(t, pid)
-		return after.files <= before.files
+		return after.files <= before.files+waiting
 	})
 	t.Logf("%d cycles: the service had %d KiB, %d files, %d threads, and has %d KiB, %d files, %d threads",
 		rounds*clients, before.memory, before.files, before.threads, after.memory, after.files, after.threads)
