@@ -164,10 +164,11 @@ func serveWith(t *testing.T, stasis, engine string) {
 			t.Fatal(err)
 		}
 		cmd.Wait()
+		// A worker that was just being started has the socket until then.
+		testkit.WaitFor(t, "its workers to end", func() bool { return len(processesOf(t, stasis)) == 0 })
 		if err := version(); !errors.Is(err, criu.ErrConnect) {
 			t.Errorf("a dead service: %v", err)
 		}
-		testkit.WaitFor(t, "its workers to end", func() bool { return len(processesOf(t, stasis)) == 0 })
 		if err := os.Remove(filepath.Join(dir, "pid")); err != nil {
 			t.Fatal(err)
 		}
