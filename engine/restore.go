@@ -168,6 +168,9 @@ func (r *restore) start(tr *ptrace.Tracer) error {
 		return err
 	}
 	area.End = area.Start + stub.AreaSize
+	if err := passOn(); err != nil {
+		return err
+	}
 	r.files.Place(r.plan.Tree)
 	first, _ := r.files.Range()
 	layout, number := &stub.Layout{Area: area, Files: r.files.All(), FirstFile: first}, r.plan.Tree.Root().PID.Num()

@@ -68,7 +68,7 @@ func reached(p *criutest.Peer, t rpc.ReqType) bool {
 // secretOf is a file that only its owner can read or write.
 func secretOf(t *testing.T, uid int) string {
 	t.Helper()
-	path := filepath.Join(dirOf(t, uid), "secret")
+	path := filepath.Join(testkit.UserDir(t, uid), "secret")
 	if err := os.WriteFile(path, []byte("secret"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +83,7 @@ func TestAttackLogThroughSymlink(t *testing.T) {
 	testkit.Need(t, testkit.CRIU)
 	eachWay(t, "become", func(t *testing.T, off string) (bool, string) {
 		s := startServer(t, testkit.CRIUPath(t), off)
-		secret, images := secretOf(t, victor), dirOf(t, mallory)
+		secret, images := secretOf(t, victor), testkit.UserDir(t, mallory)
 		if err := os.Symlink(secret, filepath.Join(images, "dump.log")); err != nil {
 			t.Fatal(err)
 		}
@@ -100,7 +100,7 @@ func TestSymlinksInImages(t *testing.T) {
 	testkit.Need(t, testkit.Root)
 	s := startServer(t, builtin, "become")
 	for _, name := range []string{"dump.log", "inventory.img", "pages-1.img"} {
-		secret, images := secretOf(t, victor), dirOf(t, mallory)
+		secret, images := secretOf(t, victor), testkit.UserDir(t, mallory)
 		if err := os.Symlink(secret, filepath.Join(images, name)); err != nil {
 			t.Fatal(err)
 		}
@@ -111,7 +111,7 @@ func TestSymlinksInImages(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"inventory.img", "pstree.img", "pages-1.img"} {
-		images := dirOf(t, mallory)
+		images := testkit.UserDir(t, mallory)
 		v := restorableVictim(t, mallory)
 		if resp := s.mustAsk(attack{Type: rpc.ReqDump, PID: int32(v.Pid), Images: images}, mallory); !resp.Success {
 			t.Fatal(text(resp))
@@ -140,7 +140,7 @@ func TestAttackForeignProcess(t *testing.T) { eachEngine(t, attackForeignProcess
 func attackForeignProcess(t *testing.T, transport string) {
 	eachWay(t, "ownTree,afterFreeze,become", func(t *testing.T, off string) (bool, string) {
 		s := startServer(t, transport, off)
-		images := dirOf(t, mallory)
+		images := testkit.UserDir(t, mallory)
 		resp := s.mustAsk(attack{Type: rpc.ReqDump, PID: int32(victimOf(t, victor).Pid), Images: images,
 			Opts: map[string]any{"LeaveRunning": true, "LogFile": "dump.log", "LogLevel": 4}}, mallory)
 		log, _ := os.ReadFile(filepath.Join(images, "dump.log"))
@@ -153,7 +153,7 @@ func attackForeignProcess(t *testing.T, transport string) {
 // mixedTree starts a process of the attacker's, one child of which runs with another user's rights.
 func mixedTree(t *testing.T, uid uint32) *testkit.Victim {
 	t.Helper()
-	return testkit.VictimSpec{Name: testkit.BusyboxPath, Dir: dirOf(t, int(uid)), SysProcAttr: as(new(exec.Cmd), uid).SysProcAttr,
+	return testkit.VictimSpec{Name: testkit.BusyboxPath, UID: int(uid),
 		Args: []string{"sh", "-c", setuidSleep(t, victor) + " 1000 & echo ready; wait"}}.Start(t)
 }
 
@@ -174,7 +174,7 @@ func TestAttackForeignChild(t *testing.T) {
 			st, err := readStatus(children[0], children[0])
 			return err == nil && st.uids[1] == victor
 		})
-		resp := s.mustAsk(attack{Type: rpc.ReqDump, PID: int32(root.Pid), Images: dirOf(t, mallory)}, mallory)
+		resp := s.mustAsk(attack{Type: rpc.ReqDump, PID: int32(root.Pid), Images: testkit.UserDir(t, mallory)}, mallory)
 		return resp.Success && reached(p, rpc.ReqDump), text(resp)
 	})
 }
@@ -214,7 +214,7 @@ func TestAttackTreeThatChanges(t *testing.T) {
 			err  error
 		}
 		answered := make(chan answer, 1)
-		images := dirOf(t, mallory)
+		images := testkit.UserDir(t, mallory)
 		go func() {
 			resp, err := s.ask(attack{Type: rpc.ReqDump, PID: int32(target.Process.Pid), Images: images}, mallory)
 			answered <- answer{resp, err}
@@ -359,7 +359,7 @@ func TestAttackPIDOfAnotherNamespace(t *testing.T) {
 		p, peer := yes(t)
 		// Who owns the tree is not the question here.
 		s := startServer(t, peer, strings.TrimPrefix(off+",ownTree,afterFreeze", ","))
-		a := s.clientCommand(attack{Type: rpc.ReqDump, PID: 1, Images: dirOf(t, mallory)}, 0)
+		a := s.clientCommand(attack{Type: rpc.ReqDump, PID: 1, Images: testkit.UserDir(t, mallory)}, 0)
 		user := strconv.Itoa(mallory)
 		args := append([]string{"--reuid", user, "--regid", user, "--clear-groups", "--", "/bin/sh", "-c", `"$0" "$@"; exit`, testProgram(t)}, a.Args[1:]...)
 		cmd := testkit.InNamespaces(t.Context(), t, "setpriv", args...)
@@ -485,7 +485,7 @@ func TestAttackShedNoNewPrivs(t *testing.T) {
 			return nil
 		}), criutest.Answer()})
 		s := startServer(t, peer, off)
-		ask := s.clientCommand(attack{Type: rpc.ReqRestore, Images: dirOf(t, mallory)}, mallory)
+		ask := s.clientCommand(attack{Type: rpc.ReqRestore, Images: testkit.UserDir(t, mallory)}, mallory)
 		cmd := as(exec.Command("setpriv", append([]string{"--no-new-privs", "--", "/bin/sh", "-c", `"$0" "$@"; exit`, testProgram(t)}, ask.Args[1:]...)...), mallory)
 		cmd.Dir = "/"
 		resp, err := outcome(cmd)
@@ -513,7 +513,7 @@ func TestAttackLeaveCgroup(t *testing.T) {
 			return err
 		}), criutest.Answer()})
 		s := startServer(t, peer, off)
-		ask := s.clientCommand(attack{Type: rpc.ReqRestore, Images: dirOf(t, mallory)}, 0)
+		ask := s.clientCommand(attack{Type: rpc.ReqRestore, Images: testkit.UserDir(t, mallory)}, 0)
 		user := strconv.Itoa(mallory)
 		cmd := as(exec.Command("/bin/sh", append([]string{"-c", `echo $$ > "$0/cgroup.procs" && exec "$@"`, group,
 			"setpriv", "--reuid", user, "--regid", user, "--clear-groups", "--", "/bin/sh", "-c", `"$0" "$@"; exit`, testProgram(t)}, ask.Args[1:]...)...), 0)
@@ -531,7 +531,7 @@ func TestAttackRaiseLimit(t *testing.T) {
 	testkit.Need(t, testkit.CRIU)
 	eachWay(t, "confine", func(t *testing.T, off string) (bool, string) {
 		s := startServer(t, testkit.CRIUPath(t), off)
-		images := dirOf(t, mallory)
+		images := testkit.UserDir(t, mallory)
 		target := restorableVictim(t, mallory)
 		if resp := s.mustAsk(attack{Type: rpc.ReqDump, PID: int32(target.Pid), Images: images}, mallory); !resp.Success {
 			t.Fatalf("the dump failed: %s", text(resp))
@@ -573,7 +573,7 @@ func TestAttackLeaveNamespaces(t *testing.T) {
 	eachWay(t, "confine", func(t *testing.T, off string) (bool, string) {
 		p, peer := yes(t)
 		s := startServer(t, peer, off)
-		a := s.clientCommand(attack{Type: rpc.ReqRestore, Images: dirOf(t, mallory)}, 0)
+		a := s.clientCommand(attack{Type: rpc.ReqRestore, Images: testkit.UserDir(t, mallory)}, 0)
 		user := strconv.Itoa(mallory)
 		cmd := testkit.InNamespaces(t.Context(), t, "setpriv", append([]string{"--reuid", user, "--regid", user, "--clear-groups", "--",
 			"/bin/sh", "-c", `"$0" "$@"; exit`, testProgram(t)}, a.Args[1:]...)...)
@@ -591,7 +591,7 @@ func TestAttackLogOutside(t *testing.T) {
 	eachWay(t, "logFile", func(t *testing.T, off string) (bool, string) {
 		p, peer := yes(t)
 		s := startServer(t, peer, off)
-		resp := s.mustAsk(attack{Type: rpc.ReqCheck, Images: dirOf(t, mallory), Opts: map[string]any{"LogFile": "../../etc/x"}}, mallory)
+		resp := s.mustAsk(attack{Type: rpc.ReqCheck, Images: testkit.UserDir(t, mallory), Opts: map[string]any{"LogFile": "../../etc/x"}}, mallory)
 		return resp.Success && reached(p, rpc.ReqCheck), text(resp)
 	})
 }

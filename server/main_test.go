@@ -287,16 +287,6 @@ func startServer(t testing.TB, transport, off string, change ...func(*Server)) *
 	return s
 }
 
-// dirOf makes a directory that belongs to a user.
-func dirOf(t testing.TB, uid int) string {
-	t.Helper()
-	dir := testkit.SharedDir(t)
-	if err := os.Chown(dir, uid, uid); err != nil {
-		t.Fatal(err)
-	}
-	return dir
-}
-
 // Users that nobody has.
 const (
 	mallory = 61500
@@ -369,7 +359,7 @@ func text(r *rpc.Resp) string {
 func victimOf(t testing.TB, uid uint32) *testkit.Victim {
 	t.Helper()
 	testkit.Need(t, testkit.VictimProgram("counter"))
-	return startVictim(t, uid, victimPath())
+	return testkit.VictimSpec{Name: "counter", UID: int(uid)}.Start(t)
 }
 
 // restorableVictim is a victim that CRIU restores as a user on any machine. Of one that could gain privileges it takes
@@ -377,20 +367,5 @@ func victimOf(t testing.TB, uid uint32) *testkit.Victim {
 func restorableVictim(t testing.TB, uid uint32) *testkit.Victim {
 	t.Helper()
 	testkit.Need(t, testkit.VictimProgram("counter"), testkit.Program("setpriv"))
-	return startVictim(t, uid, "/usr/bin/setpriv", "--no-new-privs", "--", victimPath())
-}
-
-func victimPath() string { return filepath.Join(testkit.SourceRoot(), "bin", "victims", "counter") }
-
-func startVictim(t testing.TB, uid uint32, path string, args ...string) *testkit.Victim {
-	t.Helper()
-	dir := dirOf(t, int(uid))
-	output := filepath.Join(dir, filepath.Base(path)+".out")
-	if err := os.WriteFile(output, nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chown(output, int(uid), int(uid)); err != nil {
-		t.Fatal(err)
-	}
-	return testkit.VictimSpec{Name: path, Args: args, Dir: dir, SysProcAttr: as(new(exec.Cmd), uid).SysProcAttr}.Start(t)
+	return testkit.VictimSpec{Name: "/usr/bin/setpriv", Args: []string{"--no-new-privs", "--", testkit.VictimPath(t, "counter")}, UID: int(uid)}.Start(t)
 }

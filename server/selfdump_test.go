@@ -81,7 +81,7 @@ func (h *selfDumper) images() string { return filepath.Join(h.Dir, "images") }
 // start starts the process in a session of its own, with its output in a file.
 func (h *selfDumper) start(t *testing.T) *testkit.Process {
 	t.Helper()
-	h.Dir = dirOf(t, int(h.UID))
+	h.Dir = testkit.UserDir(t, int(h.UID))
 	if err := os.Mkdir(h.images(), 0o700); err != nil {
 		t.Fatal(err)
 	}

@@ -144,7 +144,7 @@ func selfDumpThroughService(t *testing.T, transport string) {
 func TestSelfDumpOfUser(t *testing.T) {
 	testkit.Need(t, testkit.Root, testkit.CRIU)
 	s := startServer(t, testkit.CRIUPath(t), "")
-	resp := s.mustAsk(attack{Type: rpc.ReqDump, Images: dirOf(t, mallory)}, mallory)
+	resp := s.mustAsk(attack{Type: rpc.ReqDump, Images: testkit.UserDir(t, mallory)}, mallory)
 	if resp.Success || text(resp) == "" {
 		t.Errorf("answered %+v", resp)
 	}
@@ -156,7 +156,7 @@ func TestUserDumpsAndRestores(t *testing.T) { eachEngine(t, userDumpsAndRestores
 
 func userDumpsAndRestores(t *testing.T, transport string) {
 	s := startServer(t, transport, "")
-	images, v := dirOf(t, mallory), restorableVictim(t, mallory)
+	images, v := testkit.UserDir(t, mallory), restorableVictim(t, mallory)
 	if resp := s.mustAsk(attack{Type: rpc.ReqDump, PID: int32(v.Pid), Images: images, Notify: true}, mallory); !resp.Success {
 		t.Fatal(text(resp))
 	}

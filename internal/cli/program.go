@@ -50,10 +50,25 @@ func (p *Program) Run(ctx context.Context) int {
 	if len(p.Args) > 0 && filepath.Base(p.Args[0]) == "criu" {
 		r.name, r.asCRIU = "criu", true
 	}
+	if err := ownProc(); err != nil {
+		return r.fail(err)
+	}
 	if err := r.main(ctx); err != nil {
 		return r.fail(err)
 	}
 	return r.exit
+}
+
+// ownProc lets this process read what /proc has of itself. One whose capabilities come from its file has it belong to root, as one
+// that nobody may look into; who may trace it stays the same, since that takes all its capabilities.
+func ownProc() error {
+	if unix.Geteuid() != unix.Getuid() || unix.Getegid() != unix.Getgid() {
+		return nil // and looked into it must not be
+	}
+	if dumpable, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0); err != nil || dumpable == 1 {
+		return err
+	}
+	return unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0)
 }
 
 func (r *run) main(ctx context.Context) error {

@@ -22,6 +22,16 @@ func SharedDir(t testing.TB) string {
 	return dir
 }
 
+// UserDir is a directory that everyone may enter and that belongs to a user.
+func UserDir(t testing.TB, uid int) string {
+	t.Helper()
+	dir := SharedDir(t)
+	if err := os.Chown(dir, uid, uid); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
 // Cgroup makes a cgroup, in the first hierarchy that there is.
 func Cgroup(t testing.TB) string {
 	t.Helper()

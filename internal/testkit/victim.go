@@ -44,6 +44,8 @@ type VictimSpec struct {
 	// Stdin, Stdout and Stderr replace /dev/null and the output file. A victim whose lines are to go to the output file
 	// all the same writes them to the path in the environment variable VICTIM_OUTPUT.
 	Stdin, Stdout, Stderr *os.File
+	// UID, where it is not root's, is the user, and the group, that the victim, its directory and its output belong to.
+	UID int
 	// SysProcAttr, where given, must set Setsid by itself.
 	SysProcAttr *syscall.SysProcAttr
 }
@@ -64,7 +66,11 @@ func (spec VictimSpec) Start(t testing.TB) *Victim {
 		path = victimPath(spec.Name)
 	}
 	dir := spec.Dir
-	if dir == "" {
+	switch {
+	case dir != "":
+	case spec.UID != 0:
+		dir = UserDir(t, spec.UID)
+	default:
 		dir = t.TempDir()
 	}
 	v := &Victim{Name: filepath.Base(spec.Name), Dir: dir, t: t, Output: filepath.Join(dir, filepath.Base(spec.Name)+".out")}
@@ -73,6 +79,11 @@ func (spec VictimSpec) Start(t testing.TB) *Victim {
 		t.Fatal(err)
 	}
 	defer output.Close()
+	if spec.UID != 0 {
+		if err := output.Chown(spec.UID, spec.UID); err != nil {
+			t.Fatal(err)
+		}
+	}
 	cmd := exec.Command(path, spec.Args...)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "VICTIM_OUTPUT="+v.Output)
@@ -90,6 +101,9 @@ func (spec VictimSpec) Start(t testing.TB) *Victim {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if spec.SysProcAttr != nil {
 		cmd.SysProcAttr = spec.SysProcAttr
+	}
+	if spec.UID != 0 {
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(spec.UID), Gid: uint32(spec.UID)}
 	}
 	if err := cmd.Start(); err != nil {
 		t.Fatalf("start the victim %s: %v", v.Name, err)

@@ -5,7 +5,10 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"stasis.example/internal/testkit"
 )
@@ -47,6 +50,35 @@ func TestRestoreSaysWhatItLacks(t *testing.T) {
 			}
 			testkit.AwaitFreeIDs(t, images)
 			tc.subject.run(t, stasis, images, "restore", "-d")
+			victim.Restored()
+			victim.MustVerify()
+		})
+	}
+}
+
+// A user to whom the program itself gives CAP_CHECKPOINT_RESTORE, and nobody anything else, dumps and restores what is the user's own.
+func TestCapabilityOfFile(t *testing.T) {
+	const user = 61520
+	for _, name := range []string{"counter", "threads", "tree"} {
+		t.Run(name, func(t *testing.T) {
+			testkit.Need(t, testkit.Root, testkit.VictimProgram(name))
+			program := testkit.ProgramWithCapability(t, unix.CAP_CHECKPOINT_RESTORE)
+			victim, images := testkit.VictimSpec{Name: name, UID: user}.Start(t), testkit.UserDir(t, user)
+			run := func(args ...string) {
+				t.Helper()
+				cmd := command(t, stasis, nil, append(args, "-D", images, "-v4")...)
+				cmd.Path, cmd.Dir, cmd.Env = program, images, append(cmd.Env, "HOME="+images)
+				cmd.SysProcAttr.Credential = &syscall.Credential{Uid: user, Gid: user}
+				if output, err := cmd.CombinedOutput(); err != nil {
+					t.Fatalf("%v\n%s", err, output)
+				}
+			}
+			run("dump", "-t", fmt.Sprint(victim.Pid))
+			if _, err := victim.Wait(); err != nil {
+				t.Fatal(err)
+			}
+			testkit.AwaitFreeIDs(t, images)
+			run("restore", "-d")
 			victim.Restored()
 			victim.MustVerify()
 		})

@@ -137,6 +137,10 @@ func (p *Process) seize(t *ptrace.Tracer, tid int) (*Thread, error) {
 		if tracer := statusNumber(p.PID, tid, "TracerPid"); errors.Is(err, unix.EPERM) && tracer != 0 {
 			return nil, fmt.Errorf("%w: task %d is traced by process %d already", err, tid, tracer)
 		}
+		if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
+			return nil, fmt.Errorf("%w: it belongs to another user, has capabilities that this program has not, or has made itself undumpable, "+
+				"and who has not CAP_SYS_PTRACE may not trace it", err)
+		}
 		return nil, err
 	}
 	th := &Thread{Thread: pt, p: p}
