@@ -6,29 +6,27 @@ import (
 	"os"
 	"strconv"
 	"testing"
+	"time"
 
 	"stasis.example/criu"
 	"stasis.example/internal/testkit"
 )
 
-// scale is how many of a kind a process has, in every run of the tests and with STASIS_SCALE=full.
+// scale is how many of a kind a process has, in every run of the tests and with STASIS_SCALE=full. Of files, 10,000 are restored
+// by the interop tests: here each has two numbers, and the engine needs one more for each and one for the process that it makes.
 var scale = []struct {
 	kind       string
 	some, full int
 }{
 	{"pages", 20_000, 262_144},
 	{"apart", 20_000, 200_000},
-	{"mappings", 3_000, 65_000},
+	{"mappings", 65_000, 65_000},
 	{"sparse", 64, 64},
-	{"files", 1_000, 10_000},
-	{"threads", 100, 1_000},
-	{"processes", 20, 100},
+	{"files", 9_000, 9_000},
+	{"threads", 1_000, 1_000},
+	{"processes", 100, 100},
 	{"environment", 1_024, 1_024},
 }
-
-// mostRestored is how many files a restore can hold where a process may have 20,000: it has each once for itself and once for
-// the process that it makes.
-const mostRestored = 9_000
 
 // Many of a kind are left running as they were, and dumped once more, restored from that and still as they were.
 func TestMany(t *testing.T) {
@@ -43,23 +41,26 @@ func TestMany(t *testing.T) {
 			if err := dumpTo(t, New(), t.TempDir(), victim.Pid, func(o *criu.DumpOptions) { o.LeaveRunning = true }); err != nil {
 				t.Fatal(err)
 			}
-			if s.kind == "files" && n > mostRestored {
-				victim.MustVerify()
-				return
-			}
 			images := t.TempDir()
-			if err := dumpTo(t, New(), images, victim.Pid, nil); err != nil {
-				t.Fatal(err)
+			began := time.Now()
+			endedByDump(t, victim, images)
+			if s.kind == "sparse" {
+				fewPages(t, images, time.Since(began))
 			}
-			if _, err := victim.Wait(); err != nil {
-				t.Fatal(err)
-			}
-			testkit.AwaitFreeIDs(t, images)
-			if err := restoreFrom(t.Context(), New(), images); err != nil {
-				t.Fatal(err)
-			}
-			victim.Restored()
-			victim.MustVerify()
+			restoredAfterAll(t, victim, images)
 		})
+	}
+}
+
+// fewPages checks that memory of which little is used costs little: not what it takes to look at each of its pages.
+func fewPages(t *testing.T, images string, took time.Duration) {
+	t.Helper()
+	stats, err := criu.ReadDumpStats(images)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const few, quick = 1000, 5 * time.Second
+	if stats.PagesWritten > few || took > quick {
+		t.Errorf("of %d pages %d were written, in %v", stats.PagesScanned, stats.PagesWritten, took)
 	}
 }
