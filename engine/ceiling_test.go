@@ -132,6 +132,11 @@ func excesses(t *testing.T) []excess {
 		{ceiling.Nice, join([]string{"/usr/bin/nice", "-n", "5"}, user), user, differs(func(d proc.Dir) (int, error) { s, err := stat(d); return s.Nice, err })},
 		{ceiling.OOMScore, join(shellFirst("echo 500 > /proc/self/oom_score_adj"), user), user, differs(func(d proc.Dir) (int, error) { return d.OOMScoreAdj() })},
 		{ceiling.Owners, user, join(pythonFirst(owned), user), ownerIsRoot},
+		{ceiling.Ghosts, user, join(shellFirst("umask 077; echo x > x; chmod 4755 x; exec 9<x; rm x"), user), func(victim, _ proc.Dir) (bool, error) {
+			var st unix.Stat_t
+			err := unix.Stat(filepath.Join("/proc", filepath.Base(victim.String()), "fd/9"), &st)
+			return st.Uid == 0 && st.Mode&unix.S_ISUID != 0, err
+		}},
 		{ceiling.LoginUID, join(shellFirst("echo 61500 > /proc/self/loginuid"), user), user, differs(func(d proc.Dir) (uint32, error) { return d.LoginUID() })},
 	}
 }

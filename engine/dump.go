@@ -18,6 +18,7 @@ import (
 	"stasis.example/engine/internal/pages"
 	"stasis.example/engine/internal/ptrace"
 	"stasis.example/engine/internal/snapshot"
+	"stasis.example/engine/internal/state/regfile"
 	"stasis.example/image"
 	"stasis.example/image/entry"
 	"stasis.example/internal/linux"
@@ -48,6 +49,7 @@ type dump struct {
 	cgroups  rpc.CgroupMode                        // what is said of control groups
 	cpuinfo  bool                                  // write of which CPU the images are
 	buildIDs bool                                  // save those of programs and libraries
+	ghosts   uint64                                // how many bytes a deleted file may have to be saved
 	shellJob bool                                  // sessions and groups may be led from outside
 	notify   func(stage string) (*rpc.Opts, error) // nil for nobody to be told
 
@@ -65,7 +67,7 @@ func (d *dump) run(ctx context.Context) error {
 	if err := d.tell("pre-dump"); err != nil {
 		return err
 	}
-	d.tree = &collect.Tree{Kernel: d.kernel, Proc: proc.New(linux.Proc{}), Snapshot: &snapshot.Tree{}, Report: &images.Report{}, Outer: d.shellJob, RPCSocket: d.socket, External: d.external, BuildIDs: d.buildIDs}
+	d.tree = &collect.Tree{Kernel: d.kernel, Proc: proc.New(linux.Proc{}), Snapshot: &snapshot.Tree{}, Report: &images.Report{}, Outer: d.shellJob, RPCSocket: d.socket, External: d.external, BuildIDs: d.buildIDs, GhostLimit: d.ghosts}
 	defer d.release()
 	return ptrace.Run(ctx, ptrace.Options{Kernel: d.kernel}, func(tr *ptrace.Tracer) error {
 		err := d.frozen(tr)
@@ -112,6 +114,9 @@ func (d *dump) frozen(tr *ptrace.Tracer) error {
 		return err
 	}
 	d.log.info("pages written")
+	if err := regfile.Write(d.tree, set, d.dir); err != nil {
+		return err
+	}
 	// Who is killed next may be killed where it is. If it does not come to that, it is put in order as after any failure.
 	if d.fate != killed || d.notify != nil {
 		for p := range d.tree.Alive() {

@@ -28,7 +28,9 @@ var victims = []struct {
 	{name: "interrupted", args: []string{"wait"}},
 	{name: "interrupted", args: []string{"epoll"}},
 	{name: "interrupted", args: []string{"sigwait"}},
+	{name: "ghosts"},
 	{name: "pipes"},
+	{name: "python", needs: []testkit.Requirement{testkit.Python}},
 	{name: "leaderless"},
 	{name: "rseq"},
 	{name: "shell"},
@@ -47,7 +49,6 @@ var refused = []struct {
 	why   string
 }{
 	{name: "mem", args: []string{"4"}, why: "shared memory cannot be saved yet"},
-	{name: "python", needs: []testkit.Requirement{testkit.Python}, why: "deleted files cannot be saved yet"},
 }
 
 // A tree that is left running is as it was.

@@ -23,12 +23,15 @@ import (
 )
 
 // open opens the files of the plan, before there is a process.
-func (r *restore) open() error { return openFiles(r.plan, &r.files, r.inherit) }
+func (r *restore) open() error {
+	return openFiles(r.plan, &r.files, r.inherit, &regfile.Ghosts{Kernel: r.kernel, Dir: r.dir, Tree: r.plan.Tree})
+}
 
 // An opener opens the files of a plan.
 type opener struct {
 	files   *apply.Files
 	inherit map[string]*os.File
+	ghosts  *regfile.Ghosts
 	nodes   map[snapshot.FileID]*snapshot.Regular // files that have a name
 	pipes   map[snapshot.PipeID]*pipes.Pipe
 	own     int // the terminal of whoever restores
@@ -40,7 +43,7 @@ const maxComplaints = 20
 
 // openFiles opens all files of a plan, in order. Without a root of their own, names are looked up below this program's.
 // Where one cannot be opened, none is left open.
-func openFiles(p *plan.Plan, files *apply.Files, inherit map[string]*os.File) (err error) {
+func openFiles(p *plan.Plan, files *apply.Files, inherit map[string]*os.File, ghosts *regfile.Ghosts) (err error) {
 	if files.Root == nil {
 		fd, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 		if err != nil {
@@ -50,7 +53,7 @@ func openFiles(p *plan.Plan, files *apply.Files, inherit map[string]*os.File) (e
 		defer func() { _ = files.Root.Close(); files.Root = nil }()
 	}
 	o := &opener{
-		files: files, inherit: inherit, nodes: make(map[snapshot.FileID]*snapshot.Regular), pipes: make(map[snapshot.PipeID]*pipes.Pipe), own: -1,
+		files: files, inherit: inherit, ghosts: ghosts, nodes: make(map[snapshot.FileID]*snapshot.Regular), pipes: make(map[snapshot.PipeID]*pipes.Pipe), own: -1,
 	}
 	defer o.close()
 	for _, f := range p.Tree.Files {
@@ -68,9 +71,12 @@ func openFiles(p *plan.Plan, files *apply.Files, inherit map[string]*os.File) (e
 			break
 		}
 	}
-	if len(errs) > 0 {
+	if len(errs) == 0 {
+		errs = append(errs, ghosts.Finish())
+	}
+	if err := errors.Join(errs...); err != nil {
 		files.Close()
-		return errors.Join(errs...)
+		return err
 	}
 	return nil
 }
@@ -80,6 +86,7 @@ func (o *opener) close() {
 	for _, p := range o.pipes {
 		p.Close()
 	}
+	o.ghosts.Close()
 	if o.own > unix.Stderr {
 		_ = unix.Close(o.own)
 	}
@@ -121,7 +128,7 @@ func (o *opener) once(what *plan.Open) (*os.File, error) {
 	case plan.OpenInherit:
 		return o.inherited(what.Key)
 	case plan.OpenPath:
-		return regfile.Open(o.files, o.nodes[f.ID], f.Flags)
+		return o.named(o.nodes[f.ID], f.Flags)
 	case plan.OpenPipe, plan.OpenFIFO:
 		return o.end(what)
 	case plan.OpenTTY:
@@ -133,6 +140,14 @@ func (o *opener) once(what *plan.Open) (*os.File, error) {
 		return create(f)
 	}
 	return nil, fmt.Errorf("nobody knows how to open a %s: %v", f.Object.Kind(), what.How)
+}
+
+// named opens a file that has a name, or had one.
+func (o *opener) named(f *snapshot.Regular, flags uint32) (*os.File, error) {
+	if f.Ghost != 0 {
+		return o.ghosts.Open(o.files, f, flags)
+	}
+	return regfile.Open(o.files, f, flags)
 }
 
 // inherited duplicates a file that was handed in. It is used as it is: its flags and its offset are whoever's who has it.
@@ -154,7 +169,7 @@ func (o *opener) mapping(what *plan.Open, flags uint32) (*os.File, error) {
 		return o.inherited(what.Key)
 	case plan.OpenPath:
 		// The offset does not matter.
-		return regfile.Open(o.files, o.nodes[what.File.ID], flags)
+		return o.named(o.nodes[what.File.ID], flags)
 	}
 	return nil, fmt.Errorf("a %s cannot be mapped", what.File.Object.Kind())
 }
@@ -169,7 +184,7 @@ func (o *opener) end(what *plan.Open) (*os.File, error) {
 			if node == nil {
 				return nil, fmt.Errorf("a fifo whose name, file %d, is not there", fifo.Node)
 			}
-			p, err = pipes.MakeFIFO(func(flags uint32) (*os.File, error) { return regfile.Open(o.files, node, flags) }, what.Pipe.Content)
+			p, err = pipes.MakeFIFO(func(flags uint32) (*os.File, error) { return o.named(node, flags) }, what.Pipe.Content)
 		} else {
 			p, err = pipes.Make(what.Pipe.Content)
 		}

@@ -17,6 +17,7 @@ import (
 	"stasis.example/engine/internal/apply"
 	"stasis.example/engine/internal/plan"
 	"stasis.example/engine/internal/snapshot"
+	"stasis.example/engine/internal/state/regfile"
 	"stasis.example/internal/testkit"
 )
 
@@ -35,7 +36,7 @@ func openedBelow(t *testing.T, dir string, files *apply.Files, opens ...plan.Ope
 		opens[i].File.ID = snapshot.FileID(i + 1)
 		p.Tree.Files = append(p.Tree.Files, opens[i].File)
 	}
-	return openFiles(p, files, nil)
+	return openFiles(p, files, nil, &regfile.Ghosts{})
 }
 
 // named is a file with a name as it is now below a directory.
@@ -318,10 +319,10 @@ func TestOpenInherited(t *testing.T) {
 	}
 	p := &plan.Plan{Tree: &snapshot.Tree{Files: []*snapshot.File{inherited.File}}, Opens: []plan.Open{inherited}}
 	var files apply.Files
-	if err := openFiles(p, &files, map[string]*os.File{"another": given}); err == nil || !strings.Contains(err.Error(), `"file[1:2]"`) {
+	if err := openFiles(p, &files, map[string]*os.File{"another": given}, &regfile.Ghosts{}); err == nil || !strings.Contains(err.Error(), `"file[1:2]"`) {
 		t.Errorf("a file that is not handed in: %v", err)
 	}
-	if err := openFiles(p, &files, map[string]*os.File{"file[1:2]": given}); err != nil {
+	if err := openFiles(p, &files, map[string]*os.File{"file[1:2]": given}, &regfile.Ghosts{}); err != nil {
 		t.Fatal(err)
 	}
 	defer files.Close()

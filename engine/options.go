@@ -63,7 +63,7 @@ func options() []option {
 		{"lsm_mount_context", idle, unable, has(func(o *rpc.Opts) *string { return o.LSMMountContext })},
 
 		// files of which there are none yet, and what would be allowed of them
-		{"evasive_devices", idle, idle, nil}, {"file_locks", idle, idle, nil}, {"link_remap", idle, idle, nil}, {"ghost_limit", idle, idle, nil},
+		{"evasive_devices", idle, idle, nil}, {"file_locks", idle, idle, nil}, {"link_remap", idle, idle, nil}, {"ghost_limit", heeded, idle, nil},
 		{"force_irmap", idle, idle, nil}, {"irmap_scan_paths", idle, idle, nil}, {"orphan_pts_master", idle, idle, nil},
 
 		// sockets
@@ -138,6 +138,15 @@ func knownExternal(name string) bool {
 
 // externalKinds are the kinds of external resources that there are collectors for.
 func externalKinds() []string { return []string{"file", "tty"} }
+
+// ghostLimit is how many bytes a deleted file may have to be saved.
+func ghostLimit(o *rpc.Opts) uint64 {
+	const otherwise = 1 << 20 // as CRIU has it
+	if o.GhostLimit == nil {
+		return otherwise
+	}
+	return uint64(*o.GhostLimit)
+}
 
 // cgroupMode is what a request says of control groups.
 func cgroupMode(o *rpc.Opts) rpc.CgroupMode {

@@ -19,11 +19,12 @@ import (
 	"stasis.example/internal/testkit"
 )
 
-// faultVictims are dumped for restores that fail: threads, a tree with zombies and sessions, open files, a first thread that has exited.
+// faultVictims are dumped for restores that fail: threads, a tree with zombies and sessions, open files, a first thread that has exited,
+// files whose names are gone, which look for names that were left.
 var faultVictims = []struct {
 	name string
 	args []string
-}{{"threads", nil}, {"tree", nil}, {"files", nil}, {"leaderless", nil}}
+}{{"threads", nil}, {"tree", nil}, {"files", nil}, {"leaderless", nil}, {"ghosts", nil}}
 
 // dumped starts a victim and dumps it.
 func dumped(t *testing.T, name string, args ...string) (victim *testkit.Victim, images string) {
@@ -112,6 +113,9 @@ func TestRestoreFailsAtEveryStep(t *testing.T) {
 // more.
 func TestRestoreIsKilled(t *testing.T) {
 	for _, v := range faultVictims {
+		if v.name == "ghosts" {
+			continue // there is a moment in which a file has a name
+		}
 		t.Run(v.name, func(t *testing.T) {
 			victim, images := dumped(t, v.name, v.args...)
 			killed, lived := 0, 0

@@ -42,6 +42,7 @@ var victims = []struct {
 	{name: "events"},
 	{name: "files"},
 	{name: "fpu"},
+	{name: "ghosts"},
 	{name: "handed"},
 	{name: "interrupted", args: []string{"pause"}},
 	{name: "job", terminal: true},

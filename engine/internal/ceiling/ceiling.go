@@ -30,6 +30,7 @@ const (
 	OOMScore     Rule = "OOM score"
 	Owners       Rule = "signal owners"
 	LoginUID     Rule = "login uid"
+	Ghosts       Rule = "deleted files"
 )
 
 // An Excess is an error of [Check]: everything that a tree has more than the client.
@@ -80,6 +81,9 @@ func Check(tree *snapshot.Tree, c *Client, without ...Rule) error {
 	}
 	for _, f := range tree.Files {
 		k.owner(f)
+	}
+	for _, g := range tree.Ghosts {
+		k.ghost(g)
 	}
 	if len(k.found) == 0 {
 		return nil
@@ -291,6 +295,17 @@ func (k *check) owner(f *snapshot.File) {
 	}
 	if o.UID != k.UID || o.EUID != k.UID {
 		k.no(Owners, 0, "file %d signals process %d in the name of uid %d (effective %d), which the client is not", f.ID, o.PID, o.UID, o.EUID)
+	}
+}
+
+// ghost looks at a file that is made again, and would be a program that runs as its owner or group for all who can reach it.
+func (k *check) ghost(g *snapshot.Ghost) {
+	const setGID = 0o2000
+	if g.UID != k.UID && !(k.can(unix.CAP_CHOWN) && k.can(unix.CAP_FOWNER)) {
+		k.no(Ghosts, 0, "a deleted file belongs to uid %d, which the client is not", g.UID)
+	}
+	if !k.inGroup(g.GID) && !(k.can(unix.CAP_CHOWN) && (g.Mode&setGID == 0 || k.can(unix.CAP_FSETID))) {
+		k.no(Ghosts, 0, "a deleted file belongs to the group %d, which the client has not", g.GID)
 	}
 }
 

@@ -36,6 +36,10 @@ type Tree struct {
 	External []string
 	// BuildIDs asks for the build-ids of programs and libraries, by which a restore tells one build from another.
 	BuildIDs bool
+	// GhostLimit is how many bytes a file without a name may have to be saved.
+	GhostLimit uint64
+	// Ghosts are files of each inode that has no name: what is in it is read through them.
+	Ghosts map[snapshot.GhostID]*File
 
 	namespaces map[uint64]uint32 // by inode
 }

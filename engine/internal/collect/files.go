@@ -43,9 +43,13 @@ type openKey struct {
 }
 
 type namedKey struct {
-	link  string
-	flags uint32
+	link     string
+	flags    uint32
+	dev, ino uint64 // of a file whose name is gone: others may have had the same
 }
+
+// Deleted is what the kernel adds to a name that is gone.
+const Deleted = " (deleted)"
 
 func (fs *Files) add(f *File) *File {
 	f.File = &snapshot.File{ID: snapshot.FileID(len(fs.All) + 1)}
@@ -93,9 +97,13 @@ func (t *Tree) Open(p *Process, fd int) (f *File, isNew, closeOnExec bool, err e
 }
 
 // Named returns the file that a link in a process's directory of /proc leads to, "exe" for one, as it is to be opened with the
-// flags given. Files with equal links and flags are one.
+// flags given. Files with equal links and flags are one, unless their name is gone.
 func (t *Tree) Named(p *Process, name, link string, flags uint32) *File {
-	key := namedKey{link, flags}
+	key := namedKey{link: link, flags: flags}
+	var st unix.Stat_t
+	if strings.HasSuffix(link, Deleted) && unix.Stat(p.Path(name), &st) == nil { // who claims the file looks again, and fails
+		key.dev, key.ino = st.Dev, st.Ino
+	}
 	if f := t.Files.named[key]; f != nil {
 		return f
 	}

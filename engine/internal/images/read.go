@@ -20,7 +20,7 @@ const (
 	maxPipeBytes = 1 << 30 // in all pipes; F_SETPIPE_SZ takes at most 2 GiB for one
 )
 
-// Read reads the images of a directory, all but the pages. What is wrong goes to the report; the Set has what could be read,
+// Read reads the images of a directory, all but the pages and what is in ghosts. What is wrong goes to the report; the Set has what could be read,
 // with entries that are as they must be or are missing: a process whose core cannot be read has an empty one.
 func Read(d image.Dir, r *Report) *Set {
 	s := &Set{FDInfo: make(map[uint32][]entry.FDInfo)}
@@ -32,6 +32,7 @@ func Read(d image.Dir, r *Report) *Set {
 	}
 	s.readProcesses(d, r)
 	s.readFiles(d, r)
+	s.readGhosts(d, r)
 	s.Pipes = readPipes(d, image.PipesData, r)
 	s.FIFOs = readPipes(d, image.FIFOData, r)
 	s.Terminals, _ = optional[entry.TTYInfo](d, image.TTYInfo, 0, maxFiles, r)
@@ -223,27 +224,25 @@ func readPipes(d image.Dir, t image.Type, report *Report) []PipeData {
 
 // refused are the images that a directory may have and whose entries the engine does not restore.
 var refused = map[image.Type]string{
-	image.RemapFilePath: "files whose name was gone",
-	image.GhostFile:     "files without a name",
-	image.FileLocks:     "file locks",
-	image.MemFD:         "memfds",
-	image.PagemapShmem:  "shared memory",
-	image.SkQueues:      "queues of sockets",
-	image.TCPStream:     "TCP connections",
-	image.BPFMapData:    "BPF maps",
-	image.Mountpoints:   "a mount namespace",
-	image.NetNS:         "a network namespace",
-	image.NetDev:        "network devices",
-	image.UTSNS:         "a UTS namespace",
-	image.PIDNS:         "a pid namespace",
-	image.UserNS:        "a user namespace",
-	image.IPCVar:        "an IPC namespace",
-	image.IPCShm:        "System V shared memory",
-	image.IPCSem:        "System V semaphores",
-	image.IPCMsg:        "System V message queues",
-	image.AppArmor:      "AppArmor profiles",
-	image.Autofs:        "automounts",
-	image.BinfmtMisc:    "binary formats",
+	image.FileLocks:    "file locks",
+	image.MemFD:        "memfds",
+	image.PagemapShmem: "shared memory",
+	image.SkQueues:     "queues of sockets",
+	image.TCPStream:    "TCP connections",
+	image.BPFMapData:   "BPF maps",
+	image.Mountpoints:  "a mount namespace",
+	image.NetNS:        "a network namespace",
+	image.NetDev:       "network devices",
+	image.UTSNS:        "a UTS namespace",
+	image.PIDNS:        "a pid namespace",
+	image.UserNS:       "a user namespace",
+	image.IPCVar:       "an IPC namespace",
+	image.IPCShm:       "System V shared memory",
+	image.IPCSem:       "System V semaphores",
+	image.IPCMsg:       "System V message queues",
+	image.AppArmor:     "AppArmor profiles",
+	image.Autofs:       "automounts",
+	image.BinfmtMisc:   "binary formats",
 }
 
 // refuseOthers says which images there are that nothing reads. Images that are empty say nothing and are let through.
@@ -266,6 +265,8 @@ func (s *Set) refuseOthers(d image.Dir, r *Report) {
 			if hasEntries(d, t, id) {
 				r.Unsupported(name, "%s: not restored by the built-in engine", refused[t])
 			}
+		case t == image.GhostFile && !s.hasGhost(uint32(id)):
+			r.Note("%s: no file leads to it", name)
 		case t == image.TimeNS && id != 0:
 			r.Unsupported(name, "a time namespace: not restored by the built-in engine")
 		case t == image.Seccomp:

@@ -14,6 +14,8 @@ type Set struct {
 	Inventory entry.Inventory
 	Processes []*Process // in the order of pstree.img
 	Files     []entry.File
+	Remaps    []entry.RemapFilePath     // remap-fpath.img
+	Ghosts    []Ghost                   // ghost-file-N.img, without what is in them
 	FDInfo    map[uint32][]entry.FDInfo // by files_id
 	Pipes     []PipeData                // pipes-data.img
 	FIFOs     []PipeData                // fifo-data.img
@@ -21,7 +23,8 @@ type Set struct {
 	Typed     []entry.TTYData // tty-data.img
 	TimeNS    *entry.TimeNS   // of the namespace 0: the machine's own; nil for none
 
-	byID map[uint32]*entry.File
+	byID   map[uint32]*entry.File
+	haunts map[uint32]*entry.RemapFilePath // by the file that has lost its name
 }
 
 // A Process is the entries of a process.
@@ -31,6 +34,12 @@ type Process struct {
 	IDs   *entry.TaskKobjIDs
 	MM    *entry.MM // nil for the dead, and where another process has it
 	FS    *entry.FS // nil for the dead, and where another process has it
+}
+
+// A Ghost is the entry of a file without a name. What is in the file follows it in its image, and is written and read apart.
+type Ghost struct {
+	ID    uint32
+	Entry entry.GhostFile
 }
 
 // PipeData is an entry of pipes-data.img or fifo-data.img with what follows it.
@@ -64,6 +73,9 @@ func CoreName(tid int) string { return image.Core.File(uint64(tid)) }
 
 // File returns the entry of a file by its number, nil for none. It is for sets that were read.
 func (s *Set) File(id uint32) *entry.File { return s.byID[id] }
+
+// Remap returns what stands for a file that has lost its name, nil for one that has not. It is for sets that were read.
+func (s *Set) Remap(id uint32) *entry.RemapFilePath { return s.haunts[id] }
 
 // StasisOnly marks the set as one that CRIU cannot restore and must refuse.
 func (s *Set) StasisOnly() { s.Inventory.ImgVersion = image.VersionStasis }

@@ -11,7 +11,7 @@ import (
 	"stasis.example/image/entry"
 )
 
-// Write makes the images of a set. The inventory comes last: a directory without one is no dump.
+// Write makes the images of a set, but for pages and ghosts, which are made while the tree stands still. The inventory comes last: a directory without one is no dump.
 func (s *Set) Write(d image.Dir) error {
 	tree := make([]entry.Message, len(s.Processes))
 	for i, p := range s.Processes {
@@ -30,6 +30,11 @@ func (s *Set) Write(d image.Dir) error {
 	}
 	if err := writeList(d, image.Files, 0, s.Files); err != nil {
 		return err
+	}
+	if len(s.Remaps) > 0 {
+		if err := writeList(d, image.RemapFilePath, 0, s.Remaps); err != nil {
+			return err
+		}
 	}
 	if err := writePipes(d, image.PipesData, s.Pipes); err != nil {
 		return err

@@ -230,7 +230,7 @@ func (o *opener) open(f *snapshot.File) {
 		open.How = OpenPath
 		if !inherited {
 			o.path(where, f.Flags, object)
-			if pid := o.late(object); pid != 0 {
+			if pid := o.late(object); pid != 0 && object.Ghost == 0 {
 				open.How = OpenLate
 				o.onlyOne(where, f, pid)
 			}

@@ -151,6 +151,9 @@ func (p *Plan) openText(b *strings.Builder, o *Open) {
 	switch object := o.File.Object.(type) {
 	case *snapshot.Regular:
 		fmt.Fprintf(b, " %s", object.Path.Name)
+		if object.Ghost != 0 {
+			fmt.Fprintf(b, " that is gone, as it is in ghost %d", object.Ghost)
+		}
 		if object.Path.Mount != -1 {
 			fmt.Fprintf(b, " of mount %d", object.Path.Mount)
 		}

@@ -2,6 +2,8 @@ package plan
 
 import (
 	"errors"
+	"io/fs"
+	"math"
 	"strings"
 	"testing"
 
@@ -203,11 +205,21 @@ func TestRefusals(t *testing.T) {
 		{"umask", state, func(t *testing.T, d image.Dir) {
 			edit(t, d, image.FS, rootOf(t, d), func(f *entry.FS) { f.Umask = new(uint32(0o1000)) })
 		}, "umask 01000", invalid},
-		{"deleted file", state, func(t *testing.T, d image.Dir) {
-			if err := image.WriteAll(d, image.RemapFilePath, 0, &entry.RemapFilePath{OrigID: 1, RemapID: 1}); err != nil {
-				t.Fatal(err)
-			}
-		}, "remap-fpath.img: files whose name was gone", unsupported},
+		{"deleted file of an old CRIU", state, remaps(&entry.RemapFilePath{OrigID: 1, RemapID: 1}), "do not say what stands for it", unsupported},
+		{"deleted file of a dead process", state, remaps(&entry.RemapFilePath{OrigID: 1, RemapID: 1, RemapType: new(entry.RemapTypeProcfs)}), "of a process that has ended", unsupported},
+		{"deleted file without an image", state, remaps(&entry.RemapFilePath{OrigID: 1, RemapID: 1, RemapType: new(entry.RemapTypeGhost)}), "ghost-file-1.img: the image is missing", fs.ErrNotExist},
+		{"deleted file twice", state, remaps(&entry.RemapFilePath{OrigID: 1, RemapID: 1}, &entry.RemapFilePath{OrigID: 1, RemapID: 2}), "file 1 is in it twice", invalid},
+		{"deleted what is no file", state, remaps(&entry.RemapFilePath{OrigID: 100000, RemapID: 1}), "is none that has one", unsupported},
+		{"deleted link", state, ghost(&entry.GhostFile{Mode: 0o120777}), "a symbolic link without a name", unsupported},
+		{"deleted set-what bit", state, ghost(&entry.GhostFile{Mode: 0o1100644}), "its mode is 01100644", invalid},
+		{"deleted directory with chunks", state, ghost(&entry.GhostFile{Mode: 0o040755, Chunks: new(true), Size: new(uint64(0))}), "its mode is 040755", invalid},
+		{"deleted file of nobody", state, ghost(&entry.GhostFile{Mode: 0o100644, UID: math.MaxUint32}), "it belongs to uid 4294967295", invalid},
+		{"deleted file that was a directory", state, ghost(&entry.GhostFile{Mode: 0o040755}), "and its ghost a directory", invalid},
+		{"deleted file of a wrong time", state, ghost(&entry.GhostFile{Mode: 0o100644, Atim: &entry.Timeval{TvUsec: 1e6}}), "1000000 microseconds", invalid},
+		{"deleted file too large", state, ghost(&entry.GhostFile{Mode: 0o100644, Chunks: new(true), Size: new(uint64(1 << 63))}), "its size is", invalid},
+		{"deleted file, chunk behind the end", state, ghost(&entry.GhostFile{Mode: 0o100644, Chunks: new(true), Size: new(uint64(10))}, &entry.GhostChunk{Off: 8, Len: 4}), "a chunk of 4 bytes at 8", invalid},
+		{"deleted file, chunk that wraps", state, ghost(&entry.GhostFile{Mode: 0o100644, Chunks: new(true), Size: new(uint64(10))}, &entry.GhostChunk{Off: 8, Len: math.MaxUint64}), "bytes at 8", invalid},
+		{"deleted file, chunk cut off", state, ghost(&entry.GhostFile{Mode: 0o100644, Chunks: new(true), Size: new(uint64(10))}, &entry.GhostChunk{Off: 2, Len: 4}), "payload is cut off", image.ErrCorrupt},
 		{"locks", state, func(t *testing.T, d image.Dir) {
 			if err := image.WriteAll(d, image.FileLocks, 0, &entry.FileLock{}); err != nil {
 				t.Fatal(err)
@@ -317,5 +329,26 @@ func TestShared(t *testing.T) {
 	}
 	if fills != 2 || len(p.Memory) != 2 {
 		t.Errorf("%d spaces are filled and %d planned, there are 2", fills, len(p.Memory))
+	}
+}
+
+// remaps says of files that their names are gone.
+func remaps(all ...entry.Message) func(*testing.T, image.Dir) {
+	return func(t *testing.T, d image.Dir) {
+		t.Helper()
+		if err := image.WriteAll(d, image.RemapFilePath, 0, all...); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// ghost says that the first file has no name, and what stands for it.
+func ghost(all ...entry.Message) func(*testing.T, image.Dir) {
+	return func(t *testing.T, d image.Dir) {
+		t.Helper()
+		remaps(&entry.RemapFilePath{OrigID: 1, RemapID: 7, RemapType: new(entry.RemapTypeGhost)})(t, d)
+		if err := image.WriteAll(d, image.GhostFile, 7, all...); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

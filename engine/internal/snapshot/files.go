@@ -53,10 +53,30 @@ type Regular struct {
 	// External files are not opened by name: whoever asks for the restore hands them in, by the key that Path.Name is.
 	External bool
 
+	// Ghost stands for a file whose name is gone; 0 for none. Path is the name that it had.
+	Ghost GhostID
+
 	Mode     *uint32 // st_mode, nil for not known; to be checked
 	Size     *uint64 // of a regular file, nil for not known; to be checked
 	BuildID  []byte  // of an ELF file, nil for not known; to be checked
 	Checksum *Checksum
+}
+
+// A GhostID is the number of a ghost; 0 is none.
+type GhostID uint32
+
+// A Ghost is a file without a name, which lives as long as somebody has it. All files of one inode have the same. What is in it
+// is not here, as pages are not.
+type Ghost struct {
+	ID           GhostID
+	Mode         uint32 // st_mode: a regular file, a directory, a fifo
+	UID, GID     uint32
+	Device       *uint32 // of the file system, as the kernel numbers it; informative
+	Inode        *uint64 // informative
+	Atime, Mtime *Timespec
+
+	Sparse bool   // it has holes, and the image has only what is between them
+	Size   uint64 // of one with holes; else the image says
 }
 
 // Checksum is one of a file's content, or of parts of it.

@@ -18,6 +18,7 @@ type Tree struct {
 	FSContexts []*FSContext
 	Handlers   []*Handlers
 	Files      []*File
+	Ghosts     []*Ghost
 	Pipes      []*Pipe
 	Terminals  []*Terminal
 

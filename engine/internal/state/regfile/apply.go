@@ -136,26 +136,6 @@ func check(files *apply.Files, o *snapshot.Regular, st *unix.Stat_t, flags uint3
 	return fmt.Errorf("it is a %s, which cannot be opened", kindName(st.Mode))
 }
 
-func kindName(mode uint32) string {
-	switch mode & unix.S_IFMT {
-	case unix.S_IFREG:
-		return "regular file"
-	case unix.S_IFDIR:
-		return "directory"
-	case unix.S_IFIFO:
-		return "fifo"
-	case unix.S_IFCHR:
-		return "character device"
-	case unix.S_IFBLK:
-		return "block device"
-	case unix.S_IFLNK:
-		return "symbolic link"
-	case unix.S_IFSOCK:
-		return "socket"
-	}
-	return "file of no known kind"
-}
-
 func checkBuildID(fd int, was []byte) error {
 	// The file may be open for writing only.
 	again, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", fd), unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)

@@ -19,19 +19,28 @@ import (
 // Collect claims the files that have a name.
 func Collect(t *collect.Tree) error {
 	// Files that are found to have more than a name are added to the list meanwhile; they are claimed with it.
-	ids := make(buildIDs)
+	c := claimer{tree: t, ids: make(buildIDs)}
 	for _, f := range slices.Clone(t.Files.All) {
 		if f.Object != nil || !strings.HasPrefix(f.Link, "/") {
 			continue
 		}
-		if err := claim(t, f, ids); err != nil {
+		if err := c.claim(f); err != nil {
 			return fmt.Errorf("%s: %w", f.Where(), err)
 		}
 	}
 	return nil
 }
 
-func claim(t *collect.Tree, f *collect.File, ids buildIDs) error {
+// A claimer claims files.
+type claimer struct {
+	tree   *collect.Tree
+	ids    buildIDs
+	ghosts map[inode]snapshot.GhostID
+	mounts map[uint64]string // the types of file systems, by mount
+}
+
+func (c *claimer) claim(f *collect.File) error {
+	t := c.tree
 	var st unix.Stat_t
 	if err := unix.Stat(f.Path, &st); err != nil {
 		return err
@@ -41,23 +50,31 @@ func claim(t *collect.Tree, f *collect.File, ids buildIDs) error {
 		f.Object = &snapshot.Regular{Path: snapshot.Path{Mount: -1, Name: key}, External: true, Pos: f.Info.Pos, Mode: &st.Mode}
 		return err
 	}
-	if why := nameless(f, &st); why != "" {
+	o := &snapshot.Regular{Path: snapshot.Path{Mount: -1, Name: f.Link}, Pos: f.Info.Pos, Mode: &st.Mode}
+	gone, why := nameless(f, &st)
+	if gone {
+		o.Path.Name = oldName(f.Link)
+		var err error
+		if o.Ghost, why, err = c.ghost(f, &st); err != nil {
+			return err
+		}
+	}
+	if why != "" {
 		// Claimed all the same, so that it is refused once.
-		f.Object = &snapshot.Regular{Path: snapshot.Path{Mount: -1, Name: f.Link}}
+		f.Object = o
 		t.Report.Unsupported(f.Where(), "%s", why)
 		return nil
 	}
-	o := &snapshot.Regular{Path: snapshot.Path{Mount: -1, Name: f.Link}, Pos: f.Info.Pos, Mode: &st.Mode}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
 		if f.Flags&unix.O_APPEND == 0 || f.Flags&unix.O_WRONLY == 0 {
 			o.Size = new(uint64(st.Size))
 		} // else others may write to it, too, as to a log
 		if f.Flags&unix.O_TMPFILE == unix.O_TMPFILE {
-			f.Flags &^= unix.O_TMPFILE // it has got a name since; to be opened with these flags would make another file
+			f.Flags &^= unix.O_TMPFILE // to be opened with these flags would make another file
 		}
 		if t.BuildIDs {
-			o.BuildID = ids.of(f, &st)
+			o.BuildID = c.ids.of(f, &st)
 		}
 	case unix.S_IFDIR:
 	case unix.S_IFIFO:
@@ -125,22 +142,25 @@ func (ids buildIDs) of(f *collect.File, st *unix.Stat_t) []byte {
 	return id
 }
 
-// nameless says why a file cannot be opened again by the name that /proc shows, "" if it can.
-func nameless(f *collect.File, st *unix.Stat_t) string {
+// nameless tells whether a file has no name any more, and says why it cannot be opened again by the name that /proc shows if it
+// has another.
+func nameless(f *collect.File, st *unix.Stat_t) (gone bool, why string) {
 	var named unix.Stat_t
 	// The link in /proc leads to the file itself, so what it leads to is never followed further.
 	err := unix.Lstat(f.Link, &named)
 	switch {
 	case err == nil && named.Dev == st.Dev && named.Ino == st.Ino:
-		return ""
-	case err == nil:
-		return "the name leads to another file by now"
+		return false, ""
 	case strings.HasPrefix(f.Link, "/memfd:"):
-		return "a memfd cannot be saved yet"
-	case st.Nlink == 0 && errors.Is(err, fs.ErrNotExist), strings.HasSuffix(f.Link, " (deleted)") && errors.Is(err, fs.ErrNotExist):
-		return "the file was deleted; deleted files cannot be saved yet"
+		return false, "a memfd cannot be saved yet"
+	case st.Nlink == 0 && strings.HasSuffix(f.Link, collect.Deleted):
+		return true, ""
+	case err == nil:
+		return false, "the name leads to another file by now"
+	case strings.HasSuffix(f.Link, collect.Deleted) && errors.Is(err, fs.ErrNotExist):
+		return false, "the name was deleted, and the file has others, which are not known: give it back this one"
 	}
-	return fmt.Sprintf("the name does not lead to it: %v", err)
+	return false, fmt.Sprintf("the name does not lead to it: %v", err)
 }
 
 // plainDevice tells whether a character device has no state: null, zero, full, random and urandom.

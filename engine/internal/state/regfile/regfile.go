@@ -1,11 +1,14 @@
 // Package regfile is the state "files with a name": regular files, directories, devices, the node of a fifo; opened, mapped,
 // executed, or somebody's working directory. In images they are entries of type REG in files.img.
 //
-//   - Collect: fdinfo, the link, and stat of the file through the link. A file whose name is gone or now names
-//     another file is refused until ghosts come. Size and mode are kept to be checked.
+//   - Collect: fdinfo, the link, and stat of the file through the link. Size and mode are kept to be checked. A file that has no
+//     name left is a ghost: what is in it goes to the dump (Write), up to a limit, without holes. One whose name is gone and which
+//     has others is refused.
 //   - Apply: opened by the engine, once for each entry, under the root that it was given, never with O_CREAT or O_TRUNC,
 //     never by a path that leaves it; mode, size and build-id checked as --file-validation says; then the offset. A device is
-//     only opened if the mode in the image says so.
+//     only opened if the mode in the image says so. A ghost is made in the directory that it was in, under a name that nobody
+//     has, and the name taken away at once, before there is anything in the file; it is opened by its descriptor, and gets its
+//     owner and mode when it is open for all.
 package regfile
 
 import (
@@ -26,6 +29,7 @@ const maxName = 4096
 
 // Encode writes the files.
 func Encode(from *snapshot.Tree, to *images.Set, r *images.Report) {
+	encodeGhosts(from, to)
 	for e, f := range to.FilesOf(from, entry.FDTypeReg) {
 		o := f.Object.(*snapshot.Regular)
 		e.Reg = &entry.RegFile{
@@ -59,6 +63,8 @@ func buildID(b []byte) []uint32 {
 
 // Decode reads the files.
 func Decode(from *images.Set, to *snapshot.Tree, r *images.Report) {
+	decodeGhosts(from, to, r)
+	checkRemaps(from, r)
 	for e, f := range from.FilesOf(to, entry.FDTypeReg) {
 		reg := e.Reg
 		if !images.Filled(e, reg, func(m *entry.RegFile) uint32 { return m.ID }, r) {
@@ -66,7 +72,11 @@ func Decode(from *images.Set, to *snapshot.Tree, r *images.Report) {
 		}
 		where := images.FileName(e.ID)
 		r.Unknown(where, reg, reg.Unknown)
-		images.DecodeFile(e, f, reg.Flags, &reg.Fown, r)
+		flags := reg.Flags
+		if from.Remap(e.ID) != nil && flags&tmpfile == tmpfile {
+			flags &^= tmpfile
+		}
+		images.DecodeFile(e, f, flags, &reg.Fown, r)
 		o := &snapshot.Regular{
 			Path: snapshot.Path{Mount: -1, Name: reg.Name}, Pos: reg.Pos, External: reg.GetExt(), Mode: reg.Mode, Size: reg.Size,
 		}
@@ -90,6 +100,7 @@ func Decode(from *images.Set, to *snapshot.Tree, r *images.Report) {
 			o.Checksum = &snapshot.Checksum{Sum: *reg.Checksum, Config: reg.ChecksumConfig, Parameter: reg.ChecksumParameter}
 		}
 		decodeName(where, o, r)
+		decodeRemap(where, from, e.ID, o, to, r)
 	}
 }
 

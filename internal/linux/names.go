@@ -1,0 +1,63 @@
+package linux
+
+import (
+	"errors"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// MakeFile makes an empty regular file under a name that nobody has, and opens it to be read and written.
+func (k *Kernel) MakeFile(dir int, name string, mode uint32) (fd int, err error) {
+	return k.openat("openat(O_CREAT)", dir, name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode)
+}
+
+// MakeDirectory makes a directory under a name that nobody has.
+func (k *Kernel) MakeDirectory(dir int, name string, mode uint32) error {
+	return k.named("mkdirat", name, func() error { return unix.Mkdirat(dir, name, mode) })
+}
+
+// MakeFIFO makes a fifo under a name that nobody has.
+func (k *Kernel) MakeFIFO(dir int, name string, mode uint32) error {
+	return k.named("mknodat", name, func() error { return unix.Mknodat(dir, name, unix.S_IFIFO|mode, 0) })
+}
+
+// OpenPath opens what a name is of, whatever that is, as a name.
+func (k *Kernel) OpenPath(dir int, name string) (fd int, err error) {
+	return k.openat("openat(O_PATH)", dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+}
+
+// Unlink takes a name away: that of a directory with unix.AT_REMOVEDIR.
+func (k *Kernel) Unlink(dir int, name string, flags int) error {
+	return k.named("unlinkat", name, func() error { return unix.Unlinkat(dir, name, flags) })
+}
+
+// Chown gives an open file an owner, one that was opened as a name too.
+func (k *Kernel) Chown(fd int, uid, gid uint32) error {
+	return k.named("fchownat", "", func() error { return unix.Fchownat(fd, "", int(uid), int(gid), unix.AT_EMPTY_PATH) })
+}
+
+func (k *Kernel) openat(call string, dir int, name string, flags int, mode uint32) (fd int, err error) {
+	err = k.named(call, name, func() (err error) {
+		fd, err = unix.Openat(dir, name, flags, mode)
+		return err
+	})
+	if err != nil {
+		return -1, err
+	}
+	return fd, nil
+}
+
+func (k *Kernel) named(call, name string, do func() error) error {
+	if err := k.step(call); err != nil {
+		return err
+	}
+	err := do()
+	for errors.Is(err, unix.EINTR) {
+		err = do()
+	}
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
+		return &CallError{Call: call, Target: name, Errno: errno}
+	}
+	return err
+}
