@@ -5,6 +5,7 @@ package engine
 import (
 	"bytes"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +16,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"stasis.example/image"
+	"stasis.example/image/entry"
 	"stasis.example/internal/testkit"
 )
 
@@ -52,7 +55,7 @@ func (r privileges) run(t *testing.T, what, images string) error {
 
 // A user who has CAP_CHECKPOINT_RESTORE, and nothing else, dumps and restores what is that user's own.
 func TestUnprivileged(t *testing.T) {
-	for _, name := range []string{"counter", "threads", "tree", "files", "timers", "leaderless"} {
+	for _, name := range []string{"counter", "threads", "tree", "files", "timers", "leaderless", "ghosts"} {
 		t.Run(name, func(t *testing.T) {
 			own := privileges{user: oneUser, capable: true}
 			victim, images := dumpedBy(t, own, name)
@@ -113,6 +116,54 @@ func TestUnprivilegedLacks(t *testing.T) {
 		lacks(t, privileges{user: anotherUser, capable: true}.run(t, restoring, images), "setresgid("+strconv.Itoa(oneUser), "needs CAP_SETGID")
 		testkit.AwaitFreeIDs(t, images)
 	})
+	t.Run("a deleted program that runs as root", func(t *testing.T) {
+		victim, images := dumpedBy(t, own, "ghosts")
+		dir, err := image.OpenDir(images)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer dir.Close()
+		uid := chownGhost(t, dir, 0, unix.S_IFREG|0o4755)
+		handOver(t, images, oneUser)
+		lacks(t, own.run(t, restoring, images), "uid 0", unix.EPERM.Error())
+		testkit.AwaitFreeIDs(t, images)
+		chownGhost(t, dir, uid, unix.S_IFREG|0o640)
+		handOver(t, images, oneUser)
+		if err := own.run(t, restoring, images); err != nil {
+			t.Fatal(err)
+		}
+		victim.Restored()
+		victim.MustVerify()
+	})
+}
+
+// chownGhost gives the first deleted file of some images another owner and mode, and returns the owner before.
+func chownGhost(t *testing.T, dir image.Dir, uid, mode uint32) (before uint32) {
+	t.Helper()
+	in, err := image.Open(dir, image.GhostFile, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	var e entry.GhostFile
+	if err := in.Next(&e); err != nil {
+		t.Fatal(err)
+	}
+	content, err := io.ReadAll(in.Rest())
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, e.UID, e.Mode = e.UID, uid, mode
+	out, err := image.Create(dir, image.GhostFile, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = out.Put(&e)
+	_, _ = out.Write(content)
+	if err := out.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return before
 }
 
 func lacks(t *testing.T, err error, want ...string) {
