@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -336,4 +337,52 @@ func TestOpenInherited(t *testing.T) {
 	if at, err := files.Ours(1).Seek(0, 1); err != nil || at != 2 {
 		t.Errorf("its offset is %d, %v", at, err)
 	}
+}
+
+// What is restored has the descriptors that it had, and none of whoever restores it: not one that this program was started with and
+// knows nothing of.
+func TestRestoreHandsOnNoDescriptors(t *testing.T) {
+	testkit.Need(t, testkit.Root, testkit.VictimProgram("counter"))
+	victim := testkit.StartVictim(t, "counter")
+	before := descriptors(t, victim.Pid)
+	images := t.TempDir()
+	if err := dumpTo(t, New(), images, victim.Pid, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := victim.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	testkit.AwaitFreeIDs(t, images)
+	var ends [2]int
+	if err := unix.Pipe2(ends[:], 0); err != nil {
+		t.Fatal(err)
+	}
+	const high = 300
+	err := unix.Dup2(ends[1], high) // without FD_CLOEXEC
+	if err == nil {
+		err = restoreFrom(t.Context(), New(), images)
+	}
+	for _, fd := range []int{ends[0], ends[1], high} {
+		_ = unix.Close(fd)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	victim.Restored()
+	if after := descriptors(t, victim.Pid); !slices.Equal(before, after) {
+		t.Errorf("it had the descriptors %q, and has %q", before, after)
+	}
+	victim.MustVerify()
+}
+
+func descriptors(t *testing.T, pid int) (names []string) {
+	t.Helper()
+	fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, fd := range fds {
+		names = append(names, fd.Name())
+	}
+	return names
 }

@@ -5,6 +5,7 @@ package stub
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"syscall"
 	"time"
@@ -50,7 +51,20 @@ func Start(t *ptrace.Tracer, l *Layout) (*Process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start a process: %w", err)
 	}
-	return take(t, l, pid)
+	p, err := take(t, l, pid)
+	if err != nil {
+		return nil, err
+	}
+	// What this program has of others, and was not told to close by exec, is nobody's business.
+	end := uint64(l.FirstFile + len(l.Files))
+	calls := []Call{NewCall(unix.SYS_CLOSE_RANGE, 0, uint64(l.FirstFile)-1, 0), NewCall(unix.SYS_CLOSE_RANGE, end, math.MaxUint32, 0)}
+	if l.FirstFile == 0 {
+		calls = calls[1:]
+	}
+	if err := errors.Join(p.Run(calls), remote.Must(calls)); err != nil {
+		return nil, errors.Join(err, p.Destroy())
+	}
+	return p, nil
 }
 
 // StartSibling starts the program as a child of our parent, under a number of its own. It is the root itself and not what the root
