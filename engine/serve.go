@@ -15,6 +15,7 @@ import (
 
 	"stasis.example/criu/rpc"
 	"stasis.example/image"
+	"stasis.example/internal/linux"
 )
 
 // serve does what a request asks.
@@ -147,7 +148,10 @@ func (e *Engine) openDirs(opts *rpc.Opts) (*directories, error) {
 	if opts.LogLevel != nil {
 		d.log.level = int(*opts.LogLevel)
 	}
-	var err error
+	err := linux.Proc{}.Ours()
+	if err != nil {
+		return nil, err
+	}
 	// The directory by its path, where no descriptor was given, is for callers that could not give one.
 	if path := value(opts.ImagesDir); path != "" && opts.ImagesDirFD < 0 {
 		d.images, err = image.OpenDir(path)

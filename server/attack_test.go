@@ -597,7 +597,7 @@ func TestAttackLogOutside(t *testing.T) {
 }
 
 // testProgram is the path of a copy of this program that everyone may run.
-func testProgram(t *testing.T) string {
+func testProgram(t testing.TB) string {
 	t.Helper()
 	program, err := os.ReadFile("/proc/self/exe")
 	if err != nil {

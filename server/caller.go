@@ -139,6 +139,9 @@ type self struct {
 type fileID struct{ dev, ino uint64 }
 
 func lookAtSelf() (*self, error) {
+	if err := (linux.Proc{}).Ours(); err != nil {
+		return nil, err
+	}
 	pid := os.Getpid()
 	caps, err := capabilitiesOf(pid)
 	if err != nil {

@@ -251,7 +251,7 @@ func (v *conversation) prepare(req *rpc.Req) (*job, error) {
 	files, err := v.client.takeFiles(req.Opts, *v.rules)
 	if err != nil && req.Type == rpc.ReqCheck && req.Opts.LogFile == nil {
 		// A check that is to leave no log needs no directory, and clients then send any number.
-		req.Opts.ImagesDirFD, req.Opts.WorkDirFD, err = -1, nil, nil
+		req.Opts.ImagesDirFD, req.Opts.ImagesDir, req.Opts.WorkDirFD, err = -1, nil, nil, nil
 	}
 	if err != nil {
 		return nil, err

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -70,6 +71,38 @@ func (c *client) takeDir(number int32, what string, r rules) (*os.File, error) {
 	return f, nil
 }
 
+// openDir opens a directory by its path, as it is to the client: below its root directory, or from its working directory.
+func (c *client) openDir(path, what string) (*os.File, error) {
+	fail := func(err error) (*os.File, error) {
+		return nil, refusal(errnoOf(err), "%s %q of pid %d: %w", what, path, c.PID, err)
+	}
+	from := "cwd"
+	how := unix.OpenHow{Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC}
+	if filepath.IsAbs(path) {
+		from, how.Resolve = "root", unix.RESOLVE_IN_ROOT
+	} else if same, err := sameFile(procPath(c.PID, "root"), "/"); err != nil {
+		return fail(err)
+	} else if !same {
+		// Nothing would keep it from leading out of the client's root directory.
+		return nil, refusal(syscall.EPERM, "%s %q is relative, and pid %d has another root directory: a whole path is needed, or images_dir_fd", what, path, c.PID)
+	}
+	base, err := unix.Open(procPath(c.PID, from), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fail(err)
+	}
+	defer unix.Close(base)
+	fd, err := unix.Openat2(base, path, &how)
+	if err != nil {
+		return fail(err)
+	}
+	f := os.NewFile(uintptr(fd), path)
+	if err := c.alive(); err != nil { // else it may be another's directory
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
 // takeFiles replaces the client's descriptors in a request by this process's own, which the peer then finds below
 // /proc/PID/fd as it would have found the client's.
 func (c *client) takeFiles(o *rpc.Opts, r rules) (taken []*os.File, err error) {
@@ -89,6 +122,16 @@ func (c *client) takeFiles(o *rpc.Opts, r rules) (taken []*os.File, err error) {
 			return taken, err
 		}
 		o.ImagesDirFD = number(f)
+	} else if o.ImagesDir != nil && c.trust == trusted {
+		// Others that may set it have started this process, in their own directory.
+		f, err := c.openDir(*o.ImagesDir, "images_dir")
+		if err != nil {
+			return taken, err
+		}
+		o.ImagesDirFD, o.ImagesDir = number(f), nil
+	}
+	if o.WorkDirFD != nil && *o.WorkDirFD < 0 {
+		o.WorkDirFD = nil // as if it were not set
 	}
 	if o.WorkDirFD != nil {
 		f, err := c.takeDir(*o.WorkDirFD, "work_dir_fd", r)

@@ -151,6 +151,8 @@ type attack struct {
 	Type   rpc.ReqType
 	PID    int32
 	Images string // a directory that the client opens
+	Work   string // another
+	Chroot string // that the client has made its root directory before it asks
 	Opts   map[string]any
 	Raw    bool // send what Opts says without checking
 	// Notify asks for notifications and answers them with yes.
@@ -174,6 +176,13 @@ func (a attack) request() (*rpc.Req, error) {
 			return nil, &os.PathError{Op: "open", Path: a.Images, Err: err}
 		}
 		opts.ImagesDirFD = int32(fd)
+	}
+	if a.Work != "" {
+		fd, err := unix.Open(a.Work, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+		if err != nil {
+			return nil, &os.PathError{Op: "open", Path: a.Work, Err: err}
+		}
+		opts.WorkDirFD = new(int32(fd))
 	}
 	if a.PID != 0 {
 		opts.PID = new(a.PID)
@@ -214,6 +223,11 @@ func testClient(text string) int {
 	req, err := a.request()
 	if err != nil {
 		return report(err)
+	}
+	if a.Chroot != "" {
+		if err := unix.Chroot(a.Chroot); err != nil {
+			return report(err)
+		}
 	}
 	if a.Notify {
 		req.Opts.NotifyScripts = new(true)

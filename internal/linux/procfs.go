@@ -2,8 +2,10 @@ package linux
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -57,6 +59,20 @@ func (r Proc) ReadLink(name string) (string, error) {
 			return string(buf[:n]), nil
 		}
 	}
+}
+
+// Ours is an error where /proc is not that of this process's pid namespace: each number there would be another process's.
+func (r Proc) Ours() error {
+	// The link leads nowhere where this process has no number.
+	self, err := r.ReadLink("self")
+	if err == nil && self == strconv.Itoa(unix.Getpid()) {
+		return nil
+	}
+	const text = "/proc is not that of the pid namespace of this process, which looks for itself there (mount -t proc proc /proc)"
+	if err != nil {
+		return fmt.Errorf(text+": %w", err)
+	}
+	return errors.New(text)
 }
 
 // Lstat is not there: nothing in /proc is asked for by what it is.
