@@ -25,6 +25,7 @@ const (
 	envPID    = "STASIS_WORKER_PID"    // whom to dump
 	envImages = "STASIS_WORKER_IMAGES" // where to
 	envStep   = "STASIS_WORKER_STEP"   // die of SIGKILL before the so-maniest call through the kernel's door
+	envCall   = "STASIS_WORKER_CALL"   // count these only
 	restoring = "restore"              // instead of whom to dump
 )
 
@@ -46,8 +47,9 @@ func work() error {
 	}
 	var steps atomic.Int64
 	e := New()
-	e.kernel = &linux.Kernel{Step: func(string) error {
-		if steps.Add(1) == int64(last) {
+	only := os.Getenv(envCall)
+	e.kernel = &linux.Kernel{Step: func(call string) error {
+		if (only == "" || call == only) && steps.Add(1) == int64(last) {
 			_ = unix.Kill(os.Getpid(), unix.SIGKILL)
 			select {} // it does not come back
 		}

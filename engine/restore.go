@@ -301,6 +301,12 @@ func (r *restore) keep() error {
 		}
 	}
 	for _, t := range r.tree.Tasks {
+		if err := t.Remote.NearlyKeep(); err != nil {
+			return fmt.Errorf("%s: %w", t.Where(), err)
+		}
+	}
+	// One call for each process: if we are killed between the first of them and the last, only a part of the tree is left.
+	for _, t := range r.tree.Tasks {
 		if err := t.Remote.Keep(); err != nil {
 			return fmt.Errorf("%s: %w", t.Where(), err)
 		}

@@ -16,6 +16,7 @@ import (
 
 	"stasis.example/criu"
 	"stasis.example/internal/linux"
+	"stasis.example/internal/proc"
 	"stasis.example/internal/testkit"
 )
 
@@ -138,6 +139,85 @@ func TestRestoreIsKilled(t *testing.T) {
 			victim.MustVerify()
 		})
 	}
+}
+
+// The calls that end a restore tell one process each to outlive the engine. One that is killed before them leaves nothing, one that is
+// killed after them leaves all; in between it leaves a part of the tree, but never a part of a process.
+func TestRestoreIsKilledAtItsEnd(t *testing.T) {
+	const tell, release = "ptrace(PTRACE_SETOPTIONS)", "ptrace(PTRACE_DETACH)"
+	for _, v := range []struct {
+		name      string
+		args      []string
+		processes int
+	}{{"threads", nil, 1}, {"leaderless", nil, 2}, {"many", []string{"processes", "5"}, 6}} {
+		t.Run(v.name, func(t *testing.T) {
+			victim, images := dumped(t, v.name, v.args...)
+			if err := restoreFrom(t.Context(), New(), images); err != nil {
+				t.Fatal(err)
+			}
+			all := living(t, images)
+			t.Setenv(envCall, tell)
+			nothing, parts, whole := killedAtEach(t, victim, images, all)
+			if nothing != all-v.processes+1 || parts != v.processes-1 || whole != 0 {
+				t.Errorf("of %d tasks told, %d times nothing was left, %d times a part, and %d times all", all, nothing, parts, whole)
+			}
+			t.Setenv(envCall, release)
+			if nothing, parts, whole = killedAtEach(t, victim, images, all); parts != 0 || whole != all {
+				t.Errorf("of %d tasks let go, %d times nothing was left, %d times a part, and %d times all", all, nothing, parts, whole)
+			}
+			victim.MustVerify()
+		})
+	}
+}
+
+// killedAtEach has the engine killed before the first call of a kind, before the second and so on, and says how often nothing was left
+// of the tree, a part of it, and all of its tasks. In the end the tree is there.
+func killedAtEach(t *testing.T, victim *testkit.Victim, images string, all int) (nothing, parts, whole int) {
+	t.Helper()
+	for step := 1; ; step++ {
+		victim.Restored()
+		if err := victim.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		testkit.AwaitFreeIDs(t, images)
+		if !dieAt(t, restoring, images, step) {
+			victim.Restored()
+			return nothing, parts, whole
+		}
+		pidfd, err := unix.PidfdOpen(victim.Pid, 0)
+		if err == nil && survives(pidfd) {
+			if living(t, images) == all {
+				whole++
+			} else {
+				parts++
+			}
+			continue
+		}
+		nothing++
+		testkit.AwaitFreeIDs(t, images)
+		if err := restoreFrom(t.Context(), New(), images); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// living counts the tasks of a dump that live.
+func living(t *testing.T, images string) (n int) {
+	t.Helper()
+	cores, err := filepath.Glob(filepath.Join(images, "core-*.img"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range cores {
+		var id int
+		if _, err := fmt.Sscanf(filepath.Base(name), "core-%d.img", &id); err != nil {
+			t.Fatal(err)
+		}
+		if stat, err := proc.New(linux.Proc{}).Process(id).Stat(); err == nil && stat.State != 'Z' && stat.State != 'X' {
+			n++
+		}
+	}
+	return n
 }
 
 // survives reports whether a process lives, half a second after the engine that made it was killed. It closes the pidfd.

@@ -204,14 +204,17 @@ func (th *Thread) single(at uint64, c *Call) error {
 	return err
 }
 
-// Keep lets the threads live though we should die from now on.
-func (p *Process) Keep() error {
+// NearlyKeep prepares Keep: it is left to the last thread to die, and so to kill all others with it, if we should.
+func (p *Process) NearlyKeep() error {
 	var errs []error
-	for _, th := range p.Threads {
+	for _, th := range p.Threads[:len(p.Threads)-1] {
 		errs = append(errs, th.Keep())
 	}
 	return errors.Join(errs...)
 }
+
+// Keep lets the process live though we should die from now on. It is a single call, after which there is the whole process.
+func (p *Process) Keep() error { return p.Threads[len(p.Threads)-1].Keep() }
 
 // LetGo lets the threads run.
 func (p *Process) LetGo() error {
