@@ -207,6 +207,7 @@ func hostilities() []struct {
 		{"tree", hostileTrees()},
 		{"threads", append(hostileCores(), hostileMemory()...)},
 		{"files", hostileFiles()},
+		{"ghosts", hostileGhosts()},
 	}
 }
 
