@@ -50,6 +50,7 @@ type dump struct {
 	cpuinfo  bool                                  // write of which CPU the images are
 	buildIDs bool                                  // save those of programs and libraries
 	ghosts   uint64                                // how many bytes a deleted file may have to be saved
+	links    bool                                  // make names for deleted files that have others
 	shellJob bool                                  // sessions and groups may be led from outside
 	notify   func(stage string) (*rpc.Opts, error) // nil for nobody to be told
 
@@ -67,7 +68,7 @@ func (d *dump) run(ctx context.Context) error {
 	if err := d.tell("pre-dump"); err != nil {
 		return err
 	}
-	d.tree = &collect.Tree{Kernel: d.kernel, Proc: proc.New(linux.Proc{}), Snapshot: &snapshot.Tree{}, Report: &images.Report{}, Outer: d.shellJob, RPCSocket: d.socket, External: d.external, BuildIDs: d.buildIDs, GhostLimit: d.ghosts}
+	d.tree = &collect.Tree{Kernel: d.kernel, Proc: proc.New(linux.Proc{}), Snapshot: &snapshot.Tree{}, Report: &images.Report{}, Outer: d.shellJob, RPCSocket: d.socket, External: d.external, BuildIDs: d.buildIDs, GhostLimit: d.ghosts, LinkRemap: d.links}
 	defer d.release()
 	return ptrace.Run(ctx, ptrace.Options{Kernel: d.kernel}, func(tr *ptrace.Tracer) error {
 		err := d.frozen(tr)
@@ -75,7 +76,10 @@ func (d *dump) run(ctx context.Context) error {
 			d.log.add(logError, "dump", "the tree could not be put back in order: %v", undoErr)
 			err = errors.Join(err, undoErr)
 		}
-		return err
+		if err != nil {
+			return errors.Join(err, regfile.Unlink(d.tree))
+		}
+		return nil
 	})
 }
 
@@ -284,6 +288,7 @@ func (d *dump) release() {
 	for _, c := range d.copiers {
 		_ = c.Close()
 	}
+	regfile.CloseLinks(d.tree)
 	for _, p := range d.tree.Processes {
 		if p.PIDFD >= 0 {
 			_ = unix.Close(p.PIDFD)

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"stasis.example/criu"
 	"stasis.example/engine/internal/apply"
 	"stasis.example/engine/internal/plan"
 	"stasis.example/engine/internal/snapshot"
@@ -199,4 +200,73 @@ func TestGhostFailsAtEveryStep(t *testing.T) {
 			t.Errorf("mode %#o: only the calls %q are counted", kind, calls)
 		}
 	}
+}
+
+// injected is a kernel one of whose calls fails, and says how many there were.
+func injected(step int, count *int) *linux.Kernel {
+	return &linux.Kernel{Step: func(call string) error {
+		if *count++; *count == step {
+			return fmt.Errorf("%w at step %d, %s", errInjected, step, call)
+		}
+		return nil
+	}}
+}
+
+// Names that a dump makes for files which have lost theirs are there if it succeeds, and not if it fails; and a restore takes them away
+// if it succeeds, and not if it fails.
+func TestLinkRemapFailsAtEveryStep(t *testing.T) {
+	testkit.Need(t, testkit.Root, testkit.VictimProgram("ghosts"))
+	victim := testkit.StartVictim(t, "ghosts", "linked")
+	images := t.TempDir()
+	links := func() int {
+		names, err := filepath.Glob(filepath.Join(victim.Dir, "link_remap.*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(names)
+	}
+	// Two descriptions and a mapping have the file.
+	const all = 3
+	for step := 1; ; step += 1 + step/50 {
+		e, count := New(), 0
+		e.kernel = injected(step, &count)
+		err := dumpTo(t, e, images, victim.Pid, func(o *criu.DumpOptions) { o.LinkRemap = true })
+		if err == nil {
+			break // or the call that failed was one that it could do without
+		}
+		if !errors.Is(err, errInjected) || links() != 0 {
+			t.Fatalf("step %d: %v, and %d names are left", step, err, links())
+		}
+	}
+	if _, err := victim.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if n := links(); n != all {
+		t.Fatalf("the dump has made %d names, want %d", n, all)
+	}
+	testkit.AwaitFreeIDs(t, images)
+	for step := 1; ; step += 1 + step/20 {
+		e, count := New(), 0
+		e.kernel = injected(step, &count)
+		err := restoreFrom(t.Context(), e, images)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, errInjected) || links() != all {
+			t.Fatalf("step %d: %v, and %d names are left of %d", step, err, links(), all)
+		}
+		testkit.AwaitFreeIDs(t, images)
+	}
+	// The call that failed last may have been the one that takes a name away, for which nobody gives up a tree that is there.
+	names, err := filepath.Glob(filepath.Join(victim.Dir, "link_remap.*"))
+	if err != nil || len(names) > 1 {
+		t.Errorf("%q is left, %v", names, err)
+	}
+	for _, name := range names {
+		if err := os.Remove(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	victim.Restored()
+	victim.MustVerify()
 }

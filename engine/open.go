@@ -24,7 +24,8 @@ import (
 
 // open opens the files of the plan, before there is a process.
 func (r *restore) open() error {
-	return openFiles(r.plan, &r.files, r.inherit, &regfile.Ghosts{Kernel: r.kernel, Dir: r.dir, Tree: r.plan.Tree})
+	r.ghosts = regfile.Ghosts{Kernel: r.kernel, Dir: r.dir, Tree: r.plan.Tree}
+	return openFiles(r.plan, &r.files, r.inherit, &r.ghosts)
 }
 
 // An opener opens the files of a plan.
@@ -146,6 +147,9 @@ func (o *opener) once(what *plan.Open) (*os.File, error) {
 func (o *opener) named(f *snapshot.Regular, flags uint32) (*os.File, error) {
 	if f.Ghost != 0 {
 		return o.ghosts.Open(o.files, f, flags)
+	}
+	if link := o.nodes[f.Link]; link != nil {
+		return o.ghosts.OpenLinked(o.files, link, f, flags)
 	}
 	return regfile.Open(o.files, f, flags)
 }

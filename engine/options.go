@@ -63,7 +63,7 @@ func options() []option {
 		{"lsm_mount_context", idle, unable, has(func(o *rpc.Opts) *string { return o.LSMMountContext })},
 
 		// files of which there are none yet, and what would be allowed of them
-		{"evasive_devices", idle, idle, nil}, {"file_locks", idle, idle, nil}, {"link_remap", idle, idle, nil}, {"ghost_limit", heeded, idle, nil},
+		{"evasive_devices", idle, idle, nil}, {"file_locks", idle, idle, nil}, {"link_remap", heeded, idle, nil}, {"ghost_limit", heeded, idle, nil},
 		{"force_irmap", idle, idle, nil}, {"irmap_scan_paths", idle, idle, nil}, {"orphan_pts_master", idle, idle, nil},
 
 		// sockets

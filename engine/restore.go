@@ -17,6 +17,7 @@ import (
 	"stasis.example/engine/internal/snapshot"
 	"stasis.example/engine/internal/state/creds"
 	"stasis.example/engine/internal/state/mm"
+	"stasis.example/engine/internal/state/regfile"
 	"stasis.example/engine/internal/state/timerfd"
 	"stasis.example/engine/internal/stub"
 	"stasis.example/image"
@@ -39,7 +40,9 @@ type restore struct {
 	allowed func(*snapshot.Tree) error        // whether whoever asks may have such a tree; nil for yes
 	notify  func(stage string, pid int) error // nil for nobody to be told
 
-	began time.Time
+	began  time.Time
+	ghosts regfile.Ghosts // files whose names are gone
+
 	plan  *plan.Plan
 	tree  *apply.Tree
 	made  map[int]*stub.Process // processes that are there, by the numbers of the plan
@@ -75,12 +78,16 @@ func (r *restore) run(ctx context.Context) (root int, err error) {
 		return 0, err
 	}
 	defer r.files.Close()
+	defer r.ghosts.CloseLinks()
 	if err := r.open(); err != nil {
 		return 0, err
 	}
 	r.log.info("%d files are open", len(r.files.All()))
 	if err := ptrace.Run(ctx, ptrace.Options{Kernel: r.kernel, ExitKill: true}, r.traced); err != nil {
 		return 0, err
+	}
+	if err := r.ghosts.Unlink(); err != nil {
+		r.log.add(logWarn, "restore", "%v", err)
 	}
 	_ = r.tell("post-resume", 0) // too late to change anything
 	return root, nil

@@ -27,6 +27,11 @@ func (k *Kernel) OpenPath(dir int, name string) (fd int, err error) {
 	return k.openat("openat(O_PATH)", dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 }
 
+// Link gives a file, that a link in /proc leads to, one more name.
+func (k *Kernel) Link(file string, dir int, name string) error {
+	return k.named("linkat", name, func() error { return unix.Linkat(unix.AT_FDCWD, file, dir, name, unix.AT_SYMLINK_FOLLOW) })
+}
+
 // Unlink takes a name away: that of a directory with unix.AT_REMOVEDIR.
 func (k *Kernel) Unlink(dir int, name string, flags int) error {
 	return k.named("unlinkat", name, func() error { return unix.Unlinkat(dir, name, flags) })

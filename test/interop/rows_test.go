@@ -86,6 +86,7 @@ func subjects() []subject {
 		victimOf("files"),
 		victimOf("fpu"),
 		victimOf("ghosts"),
+		victimOf("ghosts", "linked").with(func(s *subject) { s.dumpOptions = []string{"--link-remap"} }),
 		deletedProgram("counter"),
 		victimOf("python").with(func(s *subject) { s.needs = append(s.needs, testkit.Python) }),
 		victimOf("interrupted", "pause"),

@@ -1,7 +1,8 @@
 /*
- * ghosts: files whose names are gone, open, mapped, and somebody's working directory: with holes, owners and modes of their own, of
+ * ghosts [linked]: files whose names are gone, open, mapped, and somebody's working directory: with holes, owners and modes of their own, of
  * the same name, in a directory that is gone too, whose name another file has now, that never had a name, a fifo, a directory.
- * The check is that they are what they were, that those that were one file still are, and that there is no name of them.
+ * The check is that they are what they were, that those that were one file still are, and that there is no name of them. With
+ * "linked" there is one that has another name, under which it is still the same.
  */
 #include "victim.h"
 #include <dirent.h>
@@ -262,6 +263,38 @@ static void check_plain(void)
 	close(fd);
 }
 
+/* A file that has lost the name by which it was opened, and has another. */
+static struct {
+	int fd, reader;
+	char *shared;
+} linked = { .fd = -1 };
+
+static void make_linked(void)
+{
+	linked.fd = make("linked", O_RDWR, 0600);
+	fill(linked.fd, 0, 20);
+	linked.reader = open("linked", O_RDONLY);
+	linked.shared = map(linked.fd, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED);
+	if (lseek(linked.reader, 77, SEEK_SET) != 77 || link("linked", "other"))
+		victim_die("linked");
+	gone("linked");
+}
+
+static void check_linked(void)
+{
+	struct stat st, other;
+	char byte;
+
+	check_page("linked", linked.shared, 20);
+	if (stat("other", &other) || fstat(linked.fd, &st) || st.st_ino != other.st_ino || st.st_nlink != 1)
+		victim_fail("linked: it is not the file of the other name alone");
+	if (fstat(linked.reader, &st) || st.st_ino != other.st_ino || lseek(linked.reader, 0, SEEK_CUR) != 77)
+		victim_fail("linked, to read: it is another, or somewhere else");
+	linked.shared[5] ^= 1;
+	if (pread(linked.reader, &byte, 1, 5) != 1 || byte != linked.shared[5])
+		victim_fail("linked: the mapping is of another");
+}
+
 /* There are no names but those that there were. */
 static void check_names(void)
 {
@@ -271,7 +304,8 @@ static void check_names(void)
 
 	output = output && strrchr(output, '/') ? strrchr(output, '/') + 1 : ".";
 	while (here && (e = readdir(here)))
-		if (strcmp(e->d_name, ".") && strcmp(e->d_name, "..") && strcmp(e->d_name, "taken") && strcmp(e->d_name, output))
+		if (strcmp(e->d_name, ".") && strcmp(e->d_name, "..") && strcmp(e->d_name, "taken") && strcmp(e->d_name, output) &&
+		    (linked.fd < 0 || strcmp(e->d_name, "other")))
 			victim_fail("there is a file %s", e->d_name);
 	closedir(here);
 }
@@ -324,6 +358,8 @@ int main(int argc, char **argv)
 	make_many();
 	make_twins();
 	make_plain();
+	if (victim_argc > 1)
+		make_linked();
 	make_child();
 
 	victim_ready();
@@ -336,6 +372,8 @@ int main(int argc, char **argv)
 	for (int i = 0; i < 2; i++)
 		check_page("twin", twins[i], 10 + i);
 	check_plain();
+	if (victim_argc > 1)
+		check_linked();
 	check_child();
 	victim_ok();
 }

@@ -38,10 +38,20 @@ type Tree struct {
 	BuildIDs bool
 	// GhostLimit is how many bytes a file without a name may have to be saved.
 	GhostLimit uint64
+	// LinkRemap allows names to be made for files that have lost theirs and have others. Links are those that were made.
+	LinkRemap bool
+	Links     []Link
 	// Ghosts are files of each inode that has no name: what is in it is read through them.
 	Ghosts map[snapshot.GhostID]*File
 
 	namespaces map[uint64]uint32 // by inode
+}
+
+// A Link is a name that was made: in a directory that is open.
+type Link struct {
+	Dir  int
+	Name string
+	Path string
 }
 
 // A Process is a process of the tree.

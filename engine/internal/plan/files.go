@@ -144,6 +144,8 @@ func (o *opener) users() {
 			o.nodes[object.Node] = true
 		case *snapshot.TTY:
 			o.nodes[object.Node] = object.Node != 0
+		case *snapshot.Regular:
+			o.nodes[object.Link] = object.Link != 0
 		}
 	}
 }

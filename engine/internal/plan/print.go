@@ -154,6 +154,9 @@ func (p *Plan) openText(b *strings.Builder, o *Open) {
 		if object.Ghost != 0 {
 			fmt.Fprintf(b, " that is gone, as it is in ghost %d", object.Ghost)
 		}
+		if object.Link != 0 {
+			fmt.Fprintf(b, " that is gone, by the name of file %d", object.Link)
+		}
 		if object.Path.Mount != -1 {
 			fmt.Fprintf(b, " of mount %d", object.Path.Mount)
 		}

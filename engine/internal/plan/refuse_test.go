@@ -210,6 +210,8 @@ func TestRefusals(t *testing.T) {
 		{"deleted file without an image", state, remaps(&entry.RemapFilePath{OrigID: 1, RemapID: 1, RemapType: new(entry.RemapTypeGhost)}), "ghost-file-1.img: the image is missing", fs.ErrNotExist},
 		{"deleted file twice", state, remaps(&entry.RemapFilePath{OrigID: 1, RemapID: 1}, &entry.RemapFilePath{OrigID: 1, RemapID: 2}), "file 1 is in it twice", invalid},
 		{"deleted what is no file", state, remaps(&entry.RemapFilePath{OrigID: 100000, RemapID: 1}), "is none that has one", unsupported},
+		{"deleted file with a name that no dump makes", state, remaps(&entry.RemapFilePath{OrigID: 1, RemapID: 2, RemapType: new(entry.RemapTypeLinked)}), "the name that was made for it is", invalid},
+		{"deleted file with a name that is not there", state, remaps(&entry.RemapFilePath{OrigID: 1, RemapID: 100000, RemapType: new(entry.RemapTypeLinked)}), "the file that has a name for it is not there", invalid},
 		{"deleted link", state, ghost(&entry.GhostFile{Mode: 0o120777}), "a symbolic link without a name", unsupported},
 		{"deleted set-what bit", state, ghost(&entry.GhostFile{Mode: 0o1100644}), "its mode is 01100644", invalid},
 		{"deleted directory with chunks", state, ghost(&entry.GhostFile{Mode: 0o040755, Chunks: new(true), Size: new(uint64(0))}), "its mode is 040755", invalid},

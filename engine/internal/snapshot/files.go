@@ -55,6 +55,8 @@ type Regular struct {
 
 	// Ghost stands for a file whose name is gone; 0 for none. Path is the name that it had.
 	Ghost GhostID
+	// Link is the file that has the name which the dump has made for this one, whose own is gone; 0 for none.
+	Link FileID
 
 	Mode     *uint32 // st_mode, nil for not known; to be checked
 	Size     *uint64 // of a regular file, nil for not known; to be checked

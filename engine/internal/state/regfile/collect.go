@@ -51,13 +51,19 @@ func (c *claimer) claim(f *collect.File) error {
 		return err
 	}
 	o := &snapshot.Regular{Path: snapshot.Path{Mount: -1, Name: f.Link}, Pos: f.Info.Pos, Mode: &st.Mode}
-	gone, why := nameless(f, &st)
-	if gone {
+	where, why := nameless(f, &st)
+	if where != itsName {
 		o.Path.Name = oldName(f.Link)
-		var err error
-		if o.Ghost, why, err = c.ghost(f, &st); err != nil {
-			return err
-		}
+	}
+	var err error
+	switch {
+	case where == nowhere:
+		o.Ghost, why, err = c.ghost(f, &st)
+	case where == elsewhere && t.LinkRemap:
+		o.Link, why, err = c.link(f, &st)
+	}
+	if err != nil {
+		return err
 	}
 	if why != "" {
 		// Claimed all the same, so that it is refused once.
@@ -142,25 +148,34 @@ func (ids buildIDs) of(f *collect.File, st *unix.Stat_t) []byte {
 	return id
 }
 
-// nameless tells whether a file has no name any more, and says why it cannot be opened again by the name that /proc shows if it
-// has another.
-func nameless(f *collect.File, st *unix.Stat_t) (gone bool, why string) {
+// names is where a file has one.
+type names int
+
+const (
+	itsName   names = iota // the one that /proc shows
+	elsewhere              // that one is gone, and there are others
+	nowhere                // there is none
+)
+
+// nameless finds out where a file has a name, and says why it cannot be opened again by the one that /proc shows.
+func nameless(f *collect.File, st *unix.Stat_t) (where names, why string) {
 	var named unix.Stat_t
 	// The link in /proc leads to the file itself, so what it leads to is never followed further.
 	err := unix.Lstat(f.Link, &named)
+	deleted := strings.HasSuffix(f.Link, collect.Deleted)
 	switch {
 	case err == nil && named.Dev == st.Dev && named.Ino == st.Ino:
-		return false, ""
+		return itsName, ""
 	case strings.HasPrefix(f.Link, "/memfd:"):
-		return false, "a memfd cannot be saved yet"
-	case st.Nlink == 0 && strings.HasSuffix(f.Link, collect.Deleted):
-		return true, ""
+		return itsName, "a memfd cannot be saved yet"
+	case st.Nlink == 0 && deleted:
+		return nowhere, ""
 	case err == nil:
-		return false, "the name leads to another file by now"
-	case strings.HasSuffix(f.Link, collect.Deleted) && errors.Is(err, fs.ErrNotExist):
-		return false, "the name was deleted, and the file has others, which are not known: give it back this one"
+		return itsName, "the name leads to another file by now"
+	case deleted && errors.Is(err, fs.ErrNotExist):
+		return elsewhere, "the name was deleted, and the file has others, which are not known: allow one to be made for it (link-remap)"
 	}
-	return false, fmt.Sprintf("the name does not lead to it: %v", err)
+	return itsName, fmt.Sprintf("the name does not lead to it: %v", err)
 }
 
 // plainDevice tells whether a character device has no state: null, zero, full, random and urandom.

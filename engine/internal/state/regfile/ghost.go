@@ -2,6 +2,8 @@ package regfile
 
 import (
 	"math"
+	"path"
+	"strings"
 
 	"stasis.example/engine/internal/images"
 	"stasis.example/engine/internal/snapshot"
@@ -35,6 +37,8 @@ func encodeGhosts(from *snapshot.Tree, to *images.Set) {
 	for _, f := range from.Files {
 		if o, ok := f.Object.(*snapshot.Regular); ok && o.Ghost != 0 {
 			to.Remaps = append(to.Remaps, entry.RemapFilePath{OrigID: uint32(f.ID), RemapID: uint32(o.Ghost), RemapType: new(entry.RemapTypeGhost)})
+		} else if ok && o.Link != 0 {
+			to.Remaps = append(to.Remaps, entry.RemapFilePath{OrigID: uint32(f.ID), RemapID: uint32(o.Link), RemapType: new(entry.RemapTypeLinked)})
 		}
 	}
 }
@@ -104,7 +108,7 @@ func decodeRemap(where string, from *images.Set, id uint32, o *snapshot.Regular,
 		r.Unsupported(where, "%s is gone, and the images, of an old CRIU, do not say what stands for it", o.Path.Name)
 		return
 	case *m.RemapType == entry.RemapTypeLinked:
-		r.Unsupported(where, "%s is gone, and has a name that the dump has made for it (link-remap): not restored by the built-in engine", o.Path.Name)
+		decodeLink(where, from.File(m.RemapID), o, r)
 		return
 	case *m.RemapType == entry.RemapTypeProcfs:
 		r.Unsupported(where, "%s is of a process that has ended: not restored by the built-in engine", o.Path.Name)
@@ -116,6 +120,21 @@ func decodeRemap(where string, from *images.Set, id uint32, o *snapshot.Regular,
 	o.Ghost = snapshot.GhostID(m.RemapID)
 	if g := findGhost(to, o.Ghost); g != nil && o.Mode != nil && *o.Mode&modeType != g.Mode&modeType {
 		r.Damaged(where, "%s is a %s, and its ghost a %s", o.Path.Name, kindName(*o.Mode), kindName(g.Mode))
+	}
+}
+
+// linkName is what the names that a dump makes begin with. A restore takes them away again, and no others.
+const linkName = "link_remap."
+
+// decodeLink finds the file that has the name which the dump has made for one that has lost its own.
+func decodeLink(where string, link *entry.File, o *snapshot.Regular, r *images.Report) {
+	switch {
+	case link == nil || link.Reg == nil:
+		r.Damaged(where, "%s is gone, and the file that has a name for it is not there", o.Path.Name)
+	case !strings.HasPrefix(path.Base(link.Reg.Name), linkName):
+		r.Damaged(where, "%s is gone, and the name that was made for it is %s", o.Path.Name, link.Reg.Name)
+	default:
+		o.Link = snapshot.FileID(link.ID)
 	}
 }
 

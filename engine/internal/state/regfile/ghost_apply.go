@@ -32,6 +32,7 @@ type Ghosts struct {
 
 	made  map[snapshot.GhostID]*haunt
 	order []*haunt
+	links []*haunt // names that the dump has made; they stay until the restore is done
 }
 
 // A haunt is a ghost that was made.
@@ -40,6 +41,8 @@ type haunt struct {
 	fd    int    // of a regular file and a directory to be read, of a fifo as a name
 	dir   int    // where it has a name, -1 where it has none any more
 	name  string // there
+
+	dev, ino uint64 // of the file that a link is of
 }
 
 // Open opens a file that has no name, as [Open] does one that has.
@@ -119,6 +122,58 @@ func (g *Ghosts) make(files *apply.Files, o *snapshot.Regular) (*haunt, error) {
 	}
 	g.made[ghost.ID] = h
 	return h, nil
+}
+
+// OpenLinked opens a file by the name that the dump has made for it.
+func (g *Ghosts) OpenLinked(files *apply.Files, link, o *snapshot.Regular, flags uint32) (*os.File, error) {
+	named := *o
+	named.Path = link.Path
+	f, err := Open(files, &named, flags)
+	if err != nil {
+		return nil, fmt.Errorf("%s, which was deleted: %w", o.Path.Name, err)
+	}
+	var st unix.Stat_t
+	l := &haunt{name: path.Base(link.Path.Name)}
+	if l.dir, err = openat2(files.Root, path.Dir(link.Path.Name), unix.O_PATH|unix.O_DIRECTORY); err == nil {
+		g.links = append(g.links, l)
+		err = unix.Fstat(int(f.Fd()), &st)
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	l.dev, l.ino = st.Dev, st.Ino
+	return f, nil
+}
+
+// Unlink takes away the names that the dump has made, when nobody needs them any more.
+func (g *Ghosts) Unlink() error {
+	var errs []error
+	for _, l := range g.links {
+		var st unix.Stat_t
+		err := unix.Fstatat(l.dir, l.name, &st, unix.AT_SYMLINK_NOFOLLOW)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // it is the name of more than one
+		}
+		if err == nil && (st.Dev != l.dev || st.Ino != l.ino) {
+			err = errors.New("it is another's by now")
+		}
+		if err == nil {
+			err = g.Kernel.Unlink(l.dir, l.name, 0)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s, which the dump has made for a deleted file, stays: %w", l.name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// CloseLinks gives up what Unlink needs.
+func (g *Ghosts) CloseLinks() {
+	for _, l := range g.links {
+		_ = unix.Close(l.dir)
+	}
+	g.links = nil
 }
 
 // home opens the directory that a file was in, or where that is gone the next one above it.
