@@ -47,6 +47,25 @@ func deletedProgram(name string) subject {
 	return s
 }
 
+// inSharedMemory is a victim whose files are where those of shm_open(3) are.
+func inSharedMemory(name string) subject {
+	s := victimOf(name)
+	s.name = name + "-shm"
+	s.start = func(t *testing.T) *testkit.Victim {
+		dir, err := os.MkdirTemp("/dev/shm", "victim-")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := os.RemoveAll(dir); err != nil {
+				t.Error(err)
+			}
+		})
+		return testkit.VictimSpec{Name: name, Dir: dir}.Start(t)
+	}
+	return s
+}
+
 // What neither of the two dumps, and why. It goes on running.
 func TestGhostsRefused(t *testing.T) {
 	const limit = 1 << 20

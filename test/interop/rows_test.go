@@ -87,6 +87,7 @@ func subjects() []subject {
 		victimOf("fpu"),
 		victimOf("ghosts"),
 		victimOf("ghosts", "linked").with(func(s *subject) { s.dumpOptions = []string{"--link-remap"} }),
+		inSharedMemory("ghosts"),
 		deletedProgram("counter"),
 		victimOf("python").with(func(s *subject) { s.needs = append(s.needs, testkit.Python) }),
 		victimOf("interrupted", "pause"),

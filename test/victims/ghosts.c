@@ -36,6 +36,14 @@ static void check_stat(const char *what, int fd, const struct stat *before)
 		victim_fail("%s: it was changed at another time", what);
 }
 
+static void check_flags(const char *what, int fd, int want)
+{
+	const int large = 0100000; /* which C libraries set, and do not tell */
+
+	if ((fcntl(fd, F_GETFL) & ~large) != want)
+		victim_fail("%s: its flags are %#o, and were %#o", what, fcntl(fd, F_GETFL), want);
+}
+
 static int make(const char *name, int flags, mode_t mode)
 {
 	int fd = open(name, flags | O_CREAT | O_EXCL, mode);
@@ -89,7 +97,7 @@ static void gone(const char *name)
 
 /* A file that two descriptions and three mappings have, with holes, an owner and a mode. */
 static struct {
-	int rw, append, reader;
+	int rw, append, reader, name;
 	char *shared, *private, *readonly;
 	struct stat st;
 } many;
@@ -104,7 +112,8 @@ static void make_many(void)
 	fill(many.rw, FIRST, 1);
 	fill(many.rw, SECOND, 2);
 	many.append = open("many", O_WRONLY | O_APPEND);
-	many.reader = open("many", O_RDONLY);
+	many.reader = open("many", O_RDONLY | O_NOFOLLOW | O_NONBLOCK); /* as shm_open does */
+	many.name = open("many", O_PATH | O_NOFOLLOW);
 	many.shared = map(many.rw, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED);
 	many.private = map(many.rw, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE);
 	many.readonly = map(many.reader, SIZE, PROT_READ, MAP_SHARED);
@@ -125,6 +134,11 @@ static void check_many(void)
 	check_stat("many", many.rw, &many.st);
 	check_stat("many, to append", many.append, &many.st);
 	check_stat("many, to read", many.reader, &many.st);
+	check_stat("many, its name", many.name, &many.st);
+	check_flags("many", many.rw, O_RDWR);
+	check_flags("many, to append", many.append, O_WRONLY | O_APPEND);
+	check_flags("many, to read", many.reader, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+	check_flags("many, its name", many.name, O_PATH | O_NOFOLLOW);
 	for (int i = 0; i < PAGES; i++)
 		check_page("many, shared", many.shared + i * PAGE, i == FIRST ? 1 : i == SECOND ? 2 : 0);
 	if (many.private[4 * PAGE] != 'p')

@@ -41,6 +41,8 @@ type haunt struct {
 	fd    int    // of a regular file and a directory to be read, of a fifo as a name
 	dir   int    // where it has a name, -1 where it has none any more
 	name  string // there
+	// early are those that only a name can be opened for (O_NOFOLLOW), as long as there is one.
+	early map[*snapshot.Regular]int
 
 	dev, ino uint64 // of the file that a link is of
 }
@@ -74,17 +76,15 @@ func (g *Ghosts) open(files *apply.Files, o *snapshot.Regular, flags uint32) (*o
 	if o.Size != nil && h.is(unix.S_IFREG) && files.CheckSize && uint64(st.Size) != *o.Size {
 		return nil, fmt.Errorf("its size was %d, and in the image there are %d bytes", *o.Size, st.Size)
 	}
-	how := int(flags & passed)
-	if flags&unix.O_PATH == 0 {
-		how |= unix.O_NONBLOCK | unix.O_NOCTTY
-		if h.is(unix.S_IFIFO) {
-			how &^= unix.O_DIRECT // packet mode, which is only for fcntl to set
+	fd, ok := h.early[o]
+	if ok && flags&unix.O_NOFOLLOW != 0 {
+		delete(h.early, o)
+	} else {
+		var err error
+		// It has no name but this one, which is a link.
+		if fd, err = unix.Open(fmt.Sprintf("/proc/self/fd/%d", h.fd), h.how(flags)&^unix.O_NOFOLLOW, 0); err != nil {
+			return nil, err
 		}
-	}
-	// It has no name but this one, which is a link.
-	fd, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", h.fd), how&^unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
 	}
 	if flags&unix.O_PATH == 0 {
 		if err := apply.SetFlags(fd, flags); err != nil {
@@ -93,6 +93,18 @@ func (g *Ghosts) open(files *apply.Files, o *snapshot.Regular, flags uint32) (*o
 		}
 	}
 	return apply.NewFile(fd, o.Path.Name), nil
+}
+
+// how returns the flags with which a ghost is opened: those that are not set afterwards.
+func (h *haunt) how(flags uint32) int {
+	how := int(flags&passed) | unix.O_CLOEXEC
+	if flags&unix.O_PATH == 0 {
+		how |= unix.O_NONBLOCK | unix.O_NOCTTY
+		if h.is(unix.S_IFIFO) {
+			how &^= unix.O_DIRECT // packet mode, which is only for fcntl to set
+		}
+	}
+	return how
 }
 
 func (h *haunt) is(kind uint32) bool { return h.ghost.Mode&unix.S_IFMT == kind }
@@ -206,6 +218,9 @@ func (g *Ghosts) appear(h *haunt, base string) error {
 	if err != nil {
 		return fmt.Errorf("make it again: %w", err)
 	}
+	if err := g.openEarly(h); err != nil {
+		return err
+	}
 	if err := g.vanish(h); err != nil {
 		return fmt.Errorf("take its name away again: %w", err)
 	}
@@ -215,6 +230,35 @@ func (g *Ghosts) appear(h *haunt, base string) error {
 	}
 	if st.Nlink != 0 || st.Mode&unix.S_IFMT != h.ghost.Mode&unix.S_IFMT {
 		return errors.New("somebody has put another file in its place while it was made")
+	}
+	return nil
+}
+
+// openEarly opens what cannot be opened without a name: O_NOFOLLOW, which shm_open(3) has, does not follow a link to what is open.
+func (g *Ghosts) openEarly(h *haunt) error {
+	var made, opened unix.Stat_t
+	if err := unix.Fstat(h.fd, &made); err != nil {
+		return err
+	}
+	for _, f := range g.Tree.Files {
+		o, ok := f.Object.(*snapshot.Regular)
+		if !ok || o.Ghost != h.ghost.ID || f.Flags&unix.O_NOFOLLOW == 0 || h.is(unix.S_IFIFO) && f.Flags&unix.O_PATH == 0 {
+			continue
+		}
+		fd, err := unix.Openat(h.dir, h.name, h.how(f.Flags), 0)
+		if err != nil {
+			return err
+		}
+		if h.early == nil {
+			h.early = make(map[*snapshot.Regular]int)
+		}
+		h.early[o] = fd
+		if err := unix.Fstat(fd, &opened); err != nil {
+			return err
+		}
+		if opened.Dev != made.Dev || opened.Ino != made.Ino {
+			return errors.New("somebody has put another file in its place while it was made")
+		}
 	}
 	return nil
 }
@@ -360,6 +404,9 @@ func (g *Ghosts) Close() {
 		}
 		if h.dir >= 0 {
 			_ = unix.Close(h.dir)
+		}
+		for _, fd := range h.early {
+			_ = unix.Close(fd) // of what was handed in, or did not come to be opened
 		}
 		if h.fd >= 0 {
 			_ = unix.Close(h.fd)
