@@ -13,10 +13,14 @@ import (
 	"stasis.example/engine/internal/remote"
 )
 
-// Both move memory: the process writes its pages from the first on, and we copy from the last on, until they meet. A file
-// system lets only one write to a file at a time, but whoever maps a file in memory may fill its pages meanwhile, and it is
-// those that cost most: they have to be found and made. On a disk a page that is filled through a mapping costs more than it
-// gains; there the gain is that what we write was read while the process had the file.
+// Both processors move memory.
+//
+// On tmpfs the process writes its pages from the first on, and we copy from the last on, until they meet. A file system lets
+// only one write to a file at a time, but whoever maps a file in memory may fill its pages meanwhile, and it is those that
+// cost most: they have to be found and made.
+//
+// On a disk a page that is filled through a mapping costs more than it gains. There two of us read a little at a time, which
+// stays in the processor's cache, and write that: the time for which each keeps the other from writing is the shortest so.
 
 // work is what is left to be moved.
 type work struct {
@@ -117,77 +121,101 @@ func (c *Copier) help(fd int, work *work) <-chan error {
 		done <- nil
 		return done
 	}
-	go func() {
-		h := helper{fd: fd, process: c.Process, list: &c.rest}
-		var fs unix.Statfs_t
-		h.maps = unix.Fstatfs(fd, &fs) == nil && fs.Type == unix.TMPFS_MAGIC
-		var err error
-		for v := work.back(); v != nil && err == nil; v = work.back() {
-			err = h.copy(v)
-		}
-		if err != nil {
-			work.stop()
-		}
-		done <- err
-	}()
+	h := helper{fd: fd, copier: c, window: windowSize}
+	go func() { done <- h.run(work) }()
 	return done
 }
 
-// A helper copies a window at a time to a file, which it maps where that is of use. It never touches the window itself: only
-// the kernel does, whose calls fail where there is no room. What cannot be mapped is written.
+// twice copies to a disk.
+func (c *Copier) twice(fd int, work *work) error {
+	if err := reserve(fd, c.end); err != nil {
+		return fmt.Errorf("room for %d bytes of pages: %w", c.end, err)
+	}
+	first, second := helper{copier: c, window: diskPortion}, helper{copier: c, window: diskPortion}
+	done := make(chan error, 1)
+	go func() { done <- first.run(work) }()
+	err := second.run(work)
+	return errors.Join(err, <-done)
+}
+
+// reserve makes a file as long as it will be. Where the file system can, it finds the room for it at once, which makes the
+// writes cheaper and shows that a disk is full before anything is copied.
+func reserve(fd int, size int64) error {
+	err := unix.EINTR
+	for err == unix.EINTR {
+		err, _ = unix.Fallocate(fd, 0, 0, size).(unix.Errno)
+	}
+	switch err {
+	case 0:
+		return nil
+	case unix.EOPNOTSUPP, unix.ENOSYS:
+		return unix.Ftruncate(fd, size)
+	}
+	return err
+}
+
+// A helper copies a window at a time to a file, which it maps where it has a descriptor for that. It never touches the window
+// itself: only the kernel does, whose calls fail where there is no room. What cannot be mapped is written.
 type helper struct {
-	fd      int
-	maps    bool
-	process *remote.Process
-	list    *vectors
-	parts   []unix.RemoteIovec
-	cutter  cutter
-	buf     []byte
+	fd     int // 0 for none
+	window int
+	copier *Copier
+	parts  []unix.RemoteIovec
+	cutter cutter
+	buf    []byte
 }
 
 // windowSize is small enough for it not to count in what we have of memory.
 const windowSize = 1 << 20
 
+// run copies from the back, until nothing is left or the dump is to end.
+func (h *helper) run(work *work) error {
+	ctx := h.copier.Process.Threads[0].Tracer().Context()
+	for v := work.back(); v != nil; v = work.back() {
+		err := ctx.Err()
+		if err == nil {
+			err = h.copy(v)
+		}
+		if err != nil {
+			work.stop()
+			return err
+		}
+	}
+	return nil
+}
+
 func (h *helper) copy(v *vector) error {
-	h.parts = h.list.parts(h.parts[:0], v)
+	h.parts = h.copier.rest.parts(h.parts[:0], v)
 	h.cutter.left = h.parts
 	for offset := v.offset; ; {
-		parts, n := h.cutter.next(windowSize)
+		parts, n := h.cutter.next(h.window)
 		if n == 0 {
 			return nil
 		}
-		if err := h.window(parts, n, offset); err != nil {
+		if err := h.move(parts, n, offset); err != nil {
 			return err
 		}
 		offset += int64(n)
 	}
 }
 
-func (h *helper) window(parts []unix.RemoteIovec, n int, offset int64) error {
-	if h.maps {
+func (h *helper) move(parts []unix.RemoteIovec, n int, offset int64) error {
+	process := h.copier.Process
+	if h.fd > 0 {
 		window, err := unix.Mmap(h.fd, offset, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 		if err == nil {
-			err = errors.Join(h.process.ReadParts(parts, window), unix.Munmap(window))
+			err = errors.Join(process.ReadParts(parts, window), unix.Munmap(window))
 		}
 		if err == nil {
 			return nil
 		}
 	}
 	if h.buf == nil {
-		h.buf = make([]byte, windowSize)
+		h.buf = make([]byte, h.window)
 	}
-	buf := h.buf[:n]
-	if err := h.process.ReadParts(parts, buf); err != nil {
+	if err := process.ReadParts(parts, h.buf[:n]); err != nil {
 		return err
 	}
-	for len(buf) > 0 {
-		n, err := unix.Pwrite(h.fd, buf, offset)
-		if err != nil && !errors.Is(err, unix.EINTR) {
-			return fmt.Errorf("write pages: %w", err)
-		}
-		if err == nil {
-			buf, offset = buf[n:], offset+int64(n)
-		}
-	}
-	return nil
+	_, err := h.copier.Sink.WriteAt(h.buf[:n], offset)
+	return err
 }

@@ -15,7 +15,7 @@ import (
 )
 
 // A Copier takes the pages of one process to a sink. Small processes are read from outside, before anything of ours is in
-// them. Large ones write their own pages, which copies each once and not twice, and we take from the other end.
+// them. Of large ones both processors take the pages, from either end.
 type Copier struct {
 	Kernel  *linux.Kernel
 	Process *remote.Process
@@ -160,7 +160,11 @@ func (c *Copier) Late() error {
 	if len(c.rest.all) == 0 {
 		return nil
 	}
+	work := &work{all: c.rest.all}
 	ours, _ := c.Sink.FD()
+	if !onTmpfs(int(ours)) {
+		return c.twice(int(ours), work)
+	}
 	theirs, err := c.Process.GiveFile(int(ours))
 	if errors.Is(err, unix.EMFILE) {
 		return c.outside(&c.rest, false) // it has no room for one more
@@ -168,7 +172,6 @@ func (c *Copier) Late() error {
 	if err != nil {
 		return err
 	}
-	work := &work{all: c.rest.all}
 	helper := c.help(int(ours), work)
 	if err = c.itself(theirs, work); err != nil {
 		work.stop()

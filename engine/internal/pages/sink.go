@@ -3,6 +3,8 @@ package pages
 import (
 	"fmt"
 
+	"golang.org/x/sys/unix"
+
 	"stasis.example/image"
 )
 
@@ -23,6 +25,18 @@ type dirSink struct {
 	pagemap *image.PagemapWriter
 	pages   image.NewFile
 	end     int64
+}
+
+// diskPortion is how much is written to a file on a disk by one call. The kernel makes as large a block of memory for it as it
+// can, and those of 64 KiB and more come from memory that may not have been in use for long: a virtual machine whose host
+// takes free memory back (free page reporting) has to get each page of it anew. 1 GiB took 1.45 s of processor time in calls of
+// 4 MiB there, 0.38 in calls of 32 KiB. Where memory is warm, the small calls cost a tenth more.
+const diskPortion = 32 << 10
+
+// onTmpfs tells whether a file is in memory only.
+func onTmpfs(fd int) bool {
+	var fs unix.Statfs_t
+	return unix.Fstatfs(fd, &fs) == nil && fs.Type == unix.TMPFS_MAGIC
 }
 
 // NewDirSink makes the page map of a process, and the file of its pages, which has a number of its own.
@@ -46,7 +60,17 @@ func (s *dirSink) Announce(r Run) (int64, error) {
 	return at, s.pagemap.Add(image.PageRun{Addr: r.Start, Pages: r.Len() / Size, Flags: image.PagePresent})
 }
 
-func (s *dirSink) WriteAt(p []byte, offset int64) (int, error) { return s.pages.WriteAt(p, offset) }
+func (s *dirSink) WriteAt(p []byte, offset int64) (int, error) {
+	written := 0
+	for written < len(p) {
+		n, err := s.pages.WriteAt(p[written:min(len(p), written+diskPortion)], offset+int64(written))
+		written += n
+		if err != nil {
+			return written, err
+		}
+	}
+	return written, nil
+}
 
 func (s *dirSink) FD() (uintptr, bool) { return image.FD(s.pages) }
 
