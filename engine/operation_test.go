@@ -203,21 +203,47 @@ func TestDumpToFullDisk(t *testing.T) {
 	} {
 		t.Run(v.name, func(t *testing.T) {
 			victim := v.spec.Start(t)
-			disk := t.TempDir()
-			if err := unix.Mount("tmpfs", disk, "tmpfs", 0, v.size); err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() {
-				if err := unix.Unmount(disk, 0); err != nil {
-					t.Error(err)
-				}
-			})
+			disk := mountTmpfs(t, v.size)
 			if err := dumpTo(t, New(), disk, victim.Pid, nil); !errors.Is(err, criu.ErrNoSpace) {
 				t.Errorf("a dump to a full disk: %v", err)
 			}
 			victim.MustVerify()
 		})
 	}
+}
+
+// mountTmpfs mounts a file system in memory for the time of a test.
+func mountTmpfs(t *testing.T, size string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, size); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+// Large memory takes another way to a file in memory than to one on a disk.
+func TestLargeMemoryToTmpfs(t *testing.T) {
+	testkit.Need(t, testkit.Root, testkit.Python)
+	victim := testkit.VictimSpec{Name: testkit.PythonPath, Args: []string{"-c", pythonHeap}}.Start(t)
+	images := mountTmpfs(t, "size=256m")
+	if err := dumpTo(t, New(), images, victim.Pid, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := victim.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	testkit.AwaitFreeIDs(t, images)
+	if _, err := criu.New(New()).Restore(t.Context(), criu.RestoreOptions{ImagesDir: images, LogFile: "restore.log", LogLevel: 4}); err != nil {
+		t.Fatal(err)
+	}
+	victim.Restored()
+	victim.MustVerify()
 }
 
 // What there is not yet is refused by name.
