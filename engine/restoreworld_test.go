@@ -157,31 +157,13 @@ func restoreWith(t *testing.T, e *Engine, images string, change func(*criu.Resto
 	return err
 }
 
-// fullDisk mounts a small file system, and fills it.
-func fullDisk(t *testing.T) string {
-	t.Helper()
-	disk := t.TempDir()
-	if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size=64k"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(disk, 0); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := os.WriteFile(filepath.Join(disk, "filler"), make([]byte, 1<<20), 0o600); !errors.Is(err, unix.ENOSPC) {
-		t.Fatalf("the disk is not full: %v", err)
-	}
-	return disk
-}
-
 // A restore, and a dump that lets the tree run on or ends it, whose statistics or log find no room fails before what cannot be taken
 // back: it is never called failed though it was done.
 func TestStatisticsToFullDisk(t *testing.T) {
 	testkit.Need(t, testkit.Root, testkit.VictimProgram("tree"))
 	t.Run("restore", func(t *testing.T) {
 		victim, images := dumped(t, "tree")
-		disk := fullDisk(t)
+		disk := testkit.FullDisk(t)
 		err := restoreWith(t, New(), images, func(o *criu.RestoreOptions) { o.WorkDir = disk })
 		refusedAndGone(t, images, err, "the statistics cannot be written (--work-dir says where)", criu.ErrNoSpace)
 		restoredAfterAll(t, victim, images)
@@ -192,7 +174,7 @@ func TestStatisticsToFullDisk(t *testing.T) {
 		"dump, leave running": func(o *criu.DumpOptions) { o.LeaveRunning = true },
 	} {
 		t.Run(name, func(t *testing.T) {
-			victim, disk := testkit.StartVictim(t, "tree"), fullDisk(t)
+			victim, disk := testkit.StartVictim(t, "tree"), testkit.FullDisk(t)
 			err := dumpTo(t, New(), t.TempDir(), victim.Pid, func(o *criu.DumpOptions) { o.WorkDir = disk; change(o) })
 			if !errors.Is(err, criu.ErrNoSpace) || !strings.Contains(err.Error(), "the statistics cannot be written") {
 				t.Errorf("the dump: %v", err)

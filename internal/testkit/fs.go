@@ -1,7 +1,9 @@
 package testkit
 
 import (
+	"errors"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -36,6 +38,25 @@ func tempDir(t testing.TB, parent string) string {
 		}
 	})
 	return dir
+}
+
+// FullDisk returns a directory on a small file system of its own, on which there is no room for any content. It is for tests that run
+// as root.
+func FullDisk(t testing.TB) string {
+	t.Helper()
+	disk := t.TempDir()
+	if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size=64k"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(disk, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := os.WriteFile(filepath.Join(disk, "filler"), make([]byte, 1<<20), 0o600); !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("the disk is not full: %v", err)
+	}
+	return disk
 }
 
 // FileSystemType returns the magic number of the file system that a path is on, as in unix.TMPFS_MAGIC.

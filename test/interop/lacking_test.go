@@ -1,9 +1,11 @@
 package interop
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -54,6 +56,29 @@ func TestRestoreSaysWhatItLacks(t *testing.T) {
 			victim.MustVerify()
 		})
 	}
+}
+
+// A pidfile that finds no room fails the restore, which leaves no process and no file that would be in the way of the next one.
+func TestPidfileOnFullDisk(t *testing.T) {
+	subject := victimOf("tree")
+	testkit.Need(t, append(subject.needs, testkit.Root)...)
+	victim, images, disk := subject.start(t), t.TempDir(), testkit.FullDisk(t)
+	subject.run(t, stasis, images, "dump", "-t", fmt.Sprint(victim.Pid))
+	if _, err := victim.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	testkit.AwaitFreeIDs(t, images)
+	output, err := command(t, stasis, nil, "restore", "-d", "-D", images, "-W", disk, "--pidfile", "pid").CombinedOutput()
+	if err == nil || !strings.Contains(string(output), "the pidfile cannot be written") || !strings.Contains(string(output), "no space left on device") {
+		t.Errorf("the restore: %v\n%s", err, output)
+	}
+	testkit.AwaitFreeIDs(t, images)
+	if _, err := os.Stat(filepath.Join(disk, "pid")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the pidfile is there: %v", err)
+	}
+	subject.run(t, stasis, images, "restore", "-d")
+	victim.Restored()
+	victim.MustVerify()
 }
 
 // A user to whom the program itself gives CAP_CHECKPOINT_RESTORE, and nobody anything else, dumps and restores what is the user's own.
