@@ -127,7 +127,11 @@ func refuseOptions(o *rpc.Opts, restoring bool) error {
 	if len(names) == 0 {
 		return nil
 	}
-	return fmt.Errorf("the built-in engine does not support %s yet: %w", strings.Join(names, ", "), errors.Join(errors.ErrUnsupported, unix.EBADRQC))
+	what := "the option "
+	if len(names) > 1 {
+		what = "the options "
+	}
+	return fmt.Errorf("the built-in engine does not have %s yet: %w: %w", what+strings.Join(names, ", "), errors.ErrUnsupported, unix.EBADRQC)
 }
 
 // knownExternal tells whether an external resource is of a kind that the collectors claim.

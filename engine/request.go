@@ -40,7 +40,7 @@ func (e *Engine) restore(ctx context.Context, opts *rpc.Opts, s *session) (*rpc.
 		return nil, fmt.Errorf("a restore without options: %w", unix.EBADRQC)
 	}
 	if err := refuseOptions(opts, true); err != nil {
-		return nil, err
+		return e.refuse(&rpc.Req{Type: rpc.ReqRestore, Opts: opts}, err)
 	}
 	dirs, err := e.openDirs(opts)
 	if err != nil {

@@ -37,7 +37,20 @@ func (e *Engine) serve(ctx context.Context, req *rpc.Req, s *session) (*rpc.Resp
 	case rpc.ReqRestore:
 		return e.restore(ctx, req.Opts, s)
 	}
-	return nil, fmt.Errorf("the built-in engine cannot do %v yet: %w", req.Type, errors.ErrUnsupported)
+	return e.refuse(req, fmt.Errorf("the built-in engine cannot do %v yet: %w", req.Type, errors.ErrUnsupported))
+}
+
+// refuse answers a request that cannot be done, and notes in its log why: there are callers who look nowhere else.
+func (e *Engine) refuse(req *rpc.Req, why error) (*rpc.Resp, error) {
+	if req.Opts == nil {
+		return nil, why
+	}
+	dirs, err := e.openDirs(req.Opts)
+	if err != nil {
+		return nil, why
+	}
+	defer dirs.close()
+	return dirs.failed(req.Type, "request", why)
 }
 
 // version is that of the CRIU whose images and answers the engine's are like.
@@ -51,7 +64,7 @@ func (e *Engine) dump(ctx context.Context, opts *rpc.Opts, s *session) (*rpc.Res
 		return nil, fmt.Errorf("a dump without options: %w", unix.EBADRQC)
 	}
 	if err := refuseOptions(opts, false); err != nil {
-		return nil, err
+		return e.refuse(&rpc.Req{Type: rpc.ReqDump, Opts: opts}, err)
 	}
 	pid, socket := int(value(opts.PID)), uint64(0)
 	switch {

@@ -20,11 +20,7 @@ func TestCrun(t *testing.T) {
 	for _, prefix := range []string{"criu-trixie", "criu"} {
 		t.Run(prefix, func(t *testing.T) {
 			dir := testkit.DiskDir(t)
-			crun := filepath.Join(dir, "crun")
-			run(t, exec.Command("cp", testkit.ToolPath(t, prefix, "bin", "crun"), crun))
-			// crun looks for libcriu.so.2 where its run path says; ours comes first.
-			run(t, exec.Command("patchelf", "--force-rpath", "--set-rpath",
-				lib+":"+testkit.ToolPath(t, prefix, "lib"), crun))
+			crun := crunWith(t, dir, prefix, lib)
 			bundle(t, filepath.Join(dir, "bundle"), crun)
 
 			cmd := with(command(t, "unshare", "-m", "--propagation", "private", "sh", "-eu", "testdata/crun.sh", crun, dir),
@@ -60,6 +56,53 @@ func TestCrun(t *testing.T) {
 			}
 			version := strings.TrimSpace(strings.SplitN(run(t, exec.Command(crun, "--version")), "\n", 2)[0])
 			t.Logf("%s: counter %v", version, counts)
+		})
+	}
+}
+
+// crunWith is the crun of a prefix, in a directory, which loads libcriu.so.2 from the first of some directories that has it.
+func crunWith(t *testing.T, dir, prefix string, libs ...string) string {
+	t.Helper()
+	crun := filepath.Join(dir, "crun")
+	run(t, exec.Command("cp", testkit.ToolPath(t, prefix, "bin", "crun"), crun))
+	path := append(libs, testkit.ToolPath(t, prefix, "lib"))
+	run(t, exec.Command("patchelf", "--force-rpath", "--set-rpath", strings.Join(path, ":"), crun))
+	return crun
+}
+
+// The built-in engine does not dump containers, which have namespaces of their own. crun, for which it stands in for criu, tells why,
+// and the container goes on.
+func TestCrunIsRefused(t *testing.T) {
+	testkit.Need(t, testkit.Root, testkit.NoRaceDetector, testkit.Busybox, testkit.Program("unshare"), testkit.Program("patchelf"))
+	const why = "the built-in engine does not have the option root yet"
+	for _, tc := range []struct {
+		name, prefix string
+		libs         []string
+		quotes       bool // what the log says, where others say where it is
+	}{
+		{"stable", "criu-trixie", []string{library(t)}, false},
+		{"newest", "criu", []string{library(t)}, true},
+		{"newest, with its own libcriu", "criu", nil, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			dir := testkit.DiskDir(t)
+			crun := crunWith(t, dir, tc.prefix, tc.libs...)
+			bundle(t, filepath.Join(dir, "bundle"), crun)
+			must(t, os.Mkdir(filepath.Join(dir, "bin"), 0o755))
+			must(t, os.Symlink(filepath.Join(testkit.SourceRoot(), "bin", "stasis"), filepath.Join(dir, "bin", "criu")))
+			out := run(t, with(command(t, "unshare", "-m", "--propagation", "private", "sh", "-eu", "testdata/crun-refused.sh", crun, dir),
+				"PATH="+filepath.Join(dir, "bin")+":"+os.Getenv("PATH")))
+			if !strings.HasPrefix(out, "running on") {
+				t.Errorf("the container: %s", out)
+			}
+			said, err := os.ReadFile(filepath.Join(dir, "crun.out"))
+			must(t, err)
+			log := filepath.Join(dir, "images", "dump.log")
+			logged, err := os.ReadFile(log)
+			must(t, err)
+			if tc.quotes && !strings.Contains(string(said), why) || !strings.Contains(string(said), log) || !strings.Contains(string(logged), why) {
+				t.Errorf("crun said: %s\nthe log: %s\nwant %q", said, logged, why)
+			}
 		})
 	}
 }
