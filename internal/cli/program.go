@@ -25,6 +25,8 @@ type Program struct {
 	Exec func(path string, argv, env []string) error
 	// SystemConfig is the configuration file of the system; /etc/criu/default.conf if empty.
 	SystemConfig string
+
+	rules *fileRules // nil is all of them
 }
 
 // exitFailure is the status of every failure, as with criu: those of the command line included.
@@ -49,6 +51,13 @@ func (p *Program) Run(ctx context.Context) int {
 	r := &run{Program: p, env: environment(p.Environ), flags: newFlagSet(), name: "stasis"}
 	if len(p.Args) > 0 && filepath.Base(p.Args[0]) == "criu" {
 		r.name, r.asCRIU = "criu", true
+	}
+	rules := allFileRules()
+	if p.rules != nil {
+		rules = *p.rules
+	}
+	if err := r.checkFileRights(rules); err != nil {
+		return r.fail(err)
 	}
 	if err := ownProc(); err != nil {
 		return r.fail(err)

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -66,22 +65,6 @@ func serviceFlags() []flag {
 			return nil
 		}).with(own, on("service")),
 	}
-}
-
-// refuseSecure refuses to answer requests with rights that the program has of its own, from a set-user-ID bit or file
-// capabilities: whoever starts it would be asked for with these.
-func refuseSecure(what string) error {
-	auxv, err := os.ReadFile("/proc/self/auxv")
-	if err != nil {
-		return err
-	}
-	const atSecure, word = 23, 8 // getauxval(3); the types of elf.h on 64-bit machines
-	for ; len(auxv) >= 2*word; auxv = auxv[2*word:] {
-		if binary.NativeEndian.Uint64(auxv) == atSecure && binary.NativeEndian.Uint64(auxv[word:]) != 0 {
-			return fmt.Errorf("%s is not done by a program that is set-user-ID or has file capabilities: start it with the rights that it is to have", what)
-		}
-	}
-	return nil
 }
 
 // behind is what answers requests. The environment of a CRIU is this program's own.
