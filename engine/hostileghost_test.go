@@ -82,6 +82,11 @@ func hostileGhosts() []mutation {
 		{"a file that is none", first(func(m *entry.RemapFilePath) { m.OrigID = 1<<32 - 1 }), []string{remap, "file 4294967295"}},
 		{"one file twice", each(image.RemapFilePath, noID, func(_ *hostile, _ int, m *entry.RemapFilePath) { m.OrigID = 1 }), []string{remap, "is in it twice"}},
 		{"an unknown kind", first(func(m *entry.RemapFilePath) { m.RemapType = new(entry.RemapType(99)) }), []string{"unknown kind"}},
+		{"another's name, to be taken away", func(h *hostile) {
+			inFile("/ghosts", func(_ *hostile, program *entry.File) {
+				first(func(m *entry.RemapFilePath) { m.RemapID, m.RemapType = program.ID, new(entry.RemapTypeLinked) })(h)
+			})(h)
+		}, []string{"files.img", "the name that was made for it is", "/ghosts"}},
 		{"a fifo as an image", func(h *hostile) {
 			file(image.GhostFile.File(ghosts(h)[0]), instead(func(path string) error { return unix.Mkfifo(path, 0o600) }))(h)
 		}, []string{ghost, "an image is a regular file"}},
