@@ -57,6 +57,7 @@ type dump struct {
 	freezer *freezerCgroup // that has stopped the tree
 	tree    *collect.Tree
 	copiers []*pages.Copier // by process
+	buffer  pages.Buffer    // of the copiers, which copy one after the other
 	sinks   []pages.Sink
 	undo    undoStack
 	stats   entry.DumpStats

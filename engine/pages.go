@@ -109,7 +109,7 @@ func (d *dump) copier(p *collect.Process) (*pages.Copier, error) {
 		return nil, err
 	}
 	d.sinks = append(d.sinks, sink)
-	c := &pages.Copier{Kernel: d.kernel, Process: p.Remote, Sink: sink, NotItself: limited(p.Task)}
+	c := &pages.Copier{Kernel: d.kernel, Process: p.Remote, Sink: sink, NotItself: limited(p.Task), Buffer: &d.buffer}
 	d.copiers = append(d.copiers, c)
 	return c, nil
 }

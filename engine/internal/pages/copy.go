@@ -22,13 +22,14 @@ type Copier struct {
 	Sink    Sink
 	// NotItself says that the process must not write its pages: it may write no large files, or not to ours.
 	NotItself bool
+	// Buffer is for what is copied from outside. Copiers that never copy at once may have one together.
+	Buffer *Buffer
 
 	mem    *os.File
 	early  vectors // of pages that have to be taken before the process is entered
 	forced vectors // of pages that the process itself may not read
 	rest   vectors
 	end    int64 // of the sink
-	buf    []byte
 	parts  []unix.RemoteIovec
 	cutter cutter
 
@@ -36,8 +37,19 @@ type Copier struct {
 	Written uint64
 }
 
-// bufferSize is that of the buffer for what is copied from outside: it stays in the processor's cache.
+// A Buffer is room for copies. It stays in the processor's cache.
+type Buffer struct{ room []byte }
+
+// bufferSize is that of a Buffer.
 const bufferSize = 256 << 10
+
+// get returns room for so many bytes, or all that there is.
+func (b *Buffer) get(n uint64) []byte {
+	if n = min(n, bufferSize); n > uint64(len(b.room)) {
+		b.room = make([]byte, n)
+	}
+	return b.room
+}
 
 // itselfFrom is how many bytes a process has to have for it to be worth that it writes them.
 const itselfFrom = 4 << 20
@@ -109,13 +121,11 @@ func (c *Copier) outside(list *vectors, forced bool) error {
 
 // copy copies a vector from outside, but for the first bytes.
 func (c *Copier) copy(list *vectors, v *vector, skip uint64, forced bool) error {
-	if c.buf == nil {
-		c.buf = make([]byte, min(bufferSize, c.Written*Size))
-	}
+	buf := c.Buffer.get(c.Written * Size)
 	c.parts = list.parts(c.parts[:0], v)
 	c.cutter.left = c.parts
 	for offset := v.offset; ; {
-		parts, n := c.cutter.next(len(c.buf))
+		parts, n := c.cutter.next(len(buf))
 		if n == 0 {
 			return nil
 		}
@@ -126,10 +136,10 @@ func (c *Copier) copy(list *vectors, v *vector, skip uint64, forced bool) error 
 			continue
 		}
 		skip = 0
-		if err := c.read(parts, c.buf[:n], forced); err != nil {
+		if err := c.read(parts, buf[:n], forced); err != nil {
 			return err
 		}
-		if _, err := c.Sink.WriteAt(c.buf[:n], offset); err != nil {
+		if _, err := c.Sink.WriteAt(buf[:n], offset); err != nil {
 			return err
 		}
 		offset += int64(n)
