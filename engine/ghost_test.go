@@ -202,6 +202,30 @@ func TestGhostFailsAtEveryStep(t *testing.T) {
 	}
 }
 
+// A dump to a directory that another was in before has nothing of that one: what stood for one of its files is no part of the new tree.
+func TestDumpOverAnother(t *testing.T) {
+	testkit.Need(t, testkit.Root, testkit.VictimProgram("ghosts"), testkit.VictimProgram("files"))
+	images := t.TempDir()
+	another := testkit.StartVictim(t, "ghosts")
+	if err := dumpTo(t, New(), images, another.Pid, func(o *criu.DumpOptions) { o.LeaveRunning = true }); err != nil {
+		t.Fatal(err)
+	}
+	another.MustVerify()
+	victim := testkit.StartVictim(t, "files")
+	if err := dumpTo(t, New(), images, victim.Pid, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := victim.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	testkit.AwaitFreeIDs(t, images)
+	if err := restoreFrom(t.Context(), New(), images); err != nil {
+		t.Fatal(err)
+	}
+	victim.Restored()
+	victim.MustVerify()
+}
+
 // injected is a kernel one of whose calls fails, and says how many there were.
 func injected(step int, count *int) *linux.Kernel {
 	return &linux.Kernel{Step: func(call string) error {

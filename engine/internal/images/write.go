@@ -13,6 +13,9 @@ import (
 
 // Write makes the images of a set, but for pages and ghosts, which are made while the tree stands still. The inventory comes last: a directory without one is no dump.
 func (s *Set) Write(d image.Dir) error {
+	if err := s.clear(d); err != nil {
+		return err
+	}
 	tree := make([]entry.Message, len(s.Processes))
 	for i, p := range s.Processes {
 		tree[i] = &p.Entry
@@ -58,6 +61,33 @@ func (s *Set) Write(d image.Dir) error {
 		}
 	}
 	return image.WriteAll(d, image.Inventory, 0, &s.Inventory)
+}
+
+// clear removes images of an earlier dump that say something of the whole tree, and that this one may not write: they would be
+// taken for its own. Those of processes are only read if the tree has them.
+func (s *Set) clear(d image.Dir) error {
+	names, err := d.Names()
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		t, id, ok := image.ParseFile(name)
+		switch {
+		case !ok:
+			continue
+		case t == image.GhostFile:
+			if s.hasGhost(uint32(id)) {
+				continue // is written already
+			}
+		case t == image.RemapFilePath, t == image.PipesData, t == image.FIFOData, t == image.TTYInfo, t == image.TTYData, t == image.TimeNS, t == image.Seccomp:
+		case refused[t] == "":
+			continue
+		}
+		if err := d.Remove(name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // writeProcesses writes the images of the processes: of many on several threads, as it takes a file system its time to make

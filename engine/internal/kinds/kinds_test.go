@@ -24,6 +24,7 @@ var goldens = []string{
 	"../plan/testdata/criu/family",
 	"../plan/testdata/criu/state",
 	"../plan/testdata/criu/files",
+	"../plan/testdata/criu/gone",
 	"../plan/testdata/criu/job",
 }
 
@@ -82,6 +83,9 @@ func TestRoundTrip(t *testing.T) {
 			if diff := cmp.Diff(set.FDInfo, again.FDInfo); diff != "" {
 				t.Errorf("descriptors (-CRIU +stasis):\n%s", diff)
 			}
+			if diff := cmp.Diff(set.Ghosts, again.Ghosts); diff != "" {
+				t.Errorf("files without names (-CRIU +stasis):\n%s", diff)
+			}
 			sameBytes(t, d, out)
 		})
 	}
@@ -117,6 +121,7 @@ func threadsOfTheDead(set *images.Set) cmp.Option {
 var notWritten = map[image.Type]string{
 	image.Pagemap:   "pages are not this package's",
 	image.Pages:     "pages are not this package's",
+	image.GhostFile: "compared above: what is in them is the engine's",
 	image.StatsDump: "statistics are the engine's",
 	image.Seccomp:   "empty; CRIU restores without it",
 	image.PSTree:    "compared above: the threads of the dead",
@@ -181,8 +186,14 @@ func TestAgain(t *testing.T) {
 			_, tree := decode(t, open(t, path))
 			r := new(images.Report)
 			out := image.NewMemDir(nil)
-			if err := Encode(tree, r).Write(out); err != nil {
+			set := Encode(tree, r)
+			if err := set.Write(out); err != nil {
 				t.Fatal(err)
+			}
+			for _, g := range set.Ghosts {
+				if err := image.WriteAll(out, image.GhostFile, uint64(g.ID), &g.Entry); err != nil {
+					t.Fatal(err)
+				}
 			}
 			_, again := decode(t, out)
 			if diff := cmp.Diff(tree, again); diff != "" {

@@ -1,5 +1,5 @@
 #!/bin/sh
-# record.sh makes the golden images again, by real CRIU: CRIU=/path/to/criu sh record.sh. It needs root, gcc and a kernel
+# record.sh makes the golden images again, by real CRIU: CRIU=/path/to/criu sh record.sh; NAMES chooses some of them. It needs root, gcc and a kernel
 # that the criu knows. The images in the repository were made by CRIU 4.2.1 on Linux 6.18, x86-64. Tests look at what does
 # not change between recordings; plan.txt has pids and is written again by `go test -run Golden -update`.
 #
@@ -21,15 +21,19 @@ dump() { # name pid options
 	chmod 644 "$here/$name"/*
 }
 
-for name in family state files; do
+for name in ${NAMES:-family state files gone}; do
 	mkdir "$work/$name"
 	cd "$work/$name"
 	gcc -O1 -static -pthread -o "$name" "$here/$name.c"
 	env -i setsid "./$name" </dev/null >out 2>&1 &
 	until grep -q ready out; do sleep 0.1; done
-	dump "$name" $!
+	case $name in
+	gone) dump gone $! --link-remap ;;
+	*) dump "$name" $! ;;
+	esac
 done
 
+[ -z "${NAMES:-}" ] || exit 0
 mkdir "$work/job"
 cd "$work/job"
 gcc -O1 -static -o job "$here/job.c" -lutil
