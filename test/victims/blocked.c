@@ -1,12 +1,14 @@
 /*
- * blocked [MIB [THREADS [FIRST]]]: up to eight threads in the middle of things, beside MIB of memory (1) with known
+ * blocked [MIB [THREADS [FIRST [apart|processes]]]]: up to eight threads in the middle of things, beside MIB of memory (1) with known
  * contents: the main thread and others of the kinds from FIRST (1). Each goes through its call, or its registers, again
  * and again, and checks what came of it: a sleep must take its time, no call may fail with EINTR where no handler has
  * run, memory, vector registers, flags, masks and pending signals must be as they were. Asked, it says "rounds" and for
  * each thread how often it has gone round: all must grow. The kinds, the first for the main thread, which answers:
- * sigsuspend by a 20 ms timer, nanosleep, poll, futex, read, ppoll, and two that compute.
+ * sigsuspend by a 20 ms timer, nanosleep, poll, futex, read, ppoll, and two that compute. With "apart" the others have
+ * descriptors and working directories of their own; with "processes" they are processes that share the memory, each
+ * second one descriptors, working directory and handlers too.
  */
-#include "victim.h"
+#include "sharing.h"
 
 #include <linux/futex.h>
 #include <poll.h>
@@ -19,6 +21,7 @@ enum { MAIN, SLEEP, POLL, FUTEX, READ, PPOLL, COMPUTE, COMPUTE2, KINDS };
 
 static volatile uint64_t rounds[KINDS], ticks;
 static int words[2], silence[2];
+static bool apart, processes;
 static long threads, first;
 static const struct timespec tenth = { 0, 100000000 };
 
@@ -98,6 +101,11 @@ static void *run(void *argument)
 	int word = 0;
 	sigset_t mask;
 
+	if (apart && unshare(CLONE_FILES | CLONE_FS))
+		victim_die("unshare");
+	if (processes)
+		kill(getpid(), SIGWINCH); /* what waits is not inherited */
+
 	sigprocmask(SIG_BLOCK, NULL, &mask);
 	for (;;) {
 		struct pollfd quiet = { .fd = silence[0], .events = POLLIN };
@@ -157,6 +165,8 @@ int main(int argc, char **argv)
 	length = victim_number(1, 1) << 17;
 	threads = victim_number(2, KINDS);
 	first = victim_number(3, 1);
+	apart = victim_argc > 4 && !strcmp(victim_argv[4], "apart");
+	processes = victim_argc > 4 && !strcmp(victim_argv[4], "processes");
 	if (first < COMPUTE && threads > POLL && (pipe(words) || pipe(silence)))
 		victim_die("pipe");
 	memory = mmap(NULL, length * 8, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -176,7 +186,9 @@ int main(int argc, char **argv)
 	for (long i = 1; i < threads; i++) {
 		pthread_t t;
 
-		if (pthread_create(&t, NULL, run, (void *)(first + i - 1)))
+		if (processes)
+			sharing_process(i % 2 ? 0 : CLONE_FILES | CLONE_FS | CLONE_SIGHAND, run, (void *)(first + i - 1));
+		else if (pthread_create(&t, NULL, run, (void *)(first + i - 1)))
 			victim_die("thread");
 	}
 	setitimer(ITIMER_REAL, &timer, NULL);

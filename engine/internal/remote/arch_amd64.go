@@ -47,17 +47,26 @@ func (th *Thread) bootBytes(a *area) []byte {
 // blockBytes returns the block of a thread in the scratch area.
 func (th *Thread) blockBytes(inside bool) []byte {
 	b := th.stateBytes()
-	binary.LittleEndian.PutUint64(b[blkShared:], th.p.area.start)
-	binary.LittleEndian.PutUint64(b[blkBootUnmap:], th.p.boot+blkUnmap)
+	binary.LittleEndian.PutUint64(b[blkShared:], th.p.host.area.start)
+	binary.LittleEndian.PutUint64(b[blkBootUnmap:], th.p.host.boot+blkUnmap)
 	binary.LittleEndian.PutUint64(b[blkName:], uint64(th.index))
+	if th.apart {
+		b[blkApart] = 1
+	}
 	if inside {
-		copy(b[blkInside:], insideWords(1))
+		copy(b[blkInside:], th.insideWords(1))
 	}
 	return b
 }
 
 // insideWords are the values of the words inside and busy.
-func insideWords(v byte) []byte { return []byte{v, 0, 0, 0, v, 0, 0, 0} }
+func (th *Thread) insideWords(v byte) []byte {
+	inside := v
+	if th.apart {
+		inside = 0
+	}
+	return []byte{inside, 0, 0, 0, v, 0, 0, 0}
+}
 
 // stateBytes returns a block with the state of a thread to go back to.
 func (th *Thread) stateBytes() []byte {

@@ -73,11 +73,11 @@ func encodeCalls(calls []Call) []byte {
 }
 
 // Data is the room for arguments that calls of a process may use: its address in the process and its length.
-func (p *Process) Data() (addr, length uint64) { return p.area.start + p.area.data, mainData }
+func (p *Process) Data() (addr, length uint64) { return p.host.area.start + p.host.area.data, mainData }
 
 // Data is the room for arguments that calls of one thread may use beside others.
 func (th *Thread) Data() (addr, length uint64) {
-	return th.p.area.cell(th.index) + cellTable, cellSize - cellTable
+	return th.p.host.area.cell(th.index) + cellTable, cellSize - cellTable
 }
 
 // Run lets the first thread make the calls, one after the other, whatever their results, which are in the calls
@@ -108,7 +108,7 @@ func (th *Thread) Run(calls []Call) error {
 	if th == th.p.Threads[0] {
 		return th.p.Run(calls)
 	}
-	return th.p.runTable(th, th.p.area.cell(th.index), cellTable/callSize, calls, false)
+	return th.p.runTable(th, th.p.host.area.cell(th.index), cellTable/callSize, calls, false)
 }
 
 func (p *Process) runTable(th *Thread, table uint64, room int, calls []Call, bulk bool) error {
@@ -117,7 +117,7 @@ func (p *Process) runTable(th *Thread, table uint64, room int, calls []Call, bul
 		if err != nil {
 			return err
 		}
-		if p.sock < 0 {
+		if p.sock < 0 || th.apart {
 			err = th.runSingly(batch)
 		} else {
 			err = th.runBatch(table, batch, bulk)
@@ -129,12 +129,16 @@ func (p *Process) runTable(th *Thread, table uint64, room int, calls []Call, bul
 	return nil
 }
 
-// runSingly is for a process that cannot have a park socket, as when all its descriptors are in use.
+// runSingly is for a process that cannot have a park socket, as when all its descriptors are in use, and for a thread in whose
+// table of descriptors the socket is not.
 func (th *Thread) runSingly(calls []Call) error {
 	if err := th.enter(); err != nil {
 		return err
 	}
 	for i := range calls {
+		if th.apart && calls[i].Slot != 0 {
+			return fmt.Errorf("task %d: a descriptor of ours in a table that ours are not in: %w", th.TID, unix.EBADF)
+		}
 		if err := th.single(th.block, &calls[i], nil); err != nil {
 			return err
 		}

@@ -27,13 +27,26 @@ func roundsWanted(otherwise int) int {
 	return otherwise
 }
 
+// blockedVictims are one thread, eight of a process, eight with descriptors and working directories of their own, and eight
+// processes that share their memory.
+var blockedVictims = []struct {
+	name string
+	args []string
+}{
+	{"1 thread", []string{"1", "1"}},
+	{"8 threads", []string{"1", "8"}},
+	{"8 threads apart", []string{"1", "8", "1", "apart"}},
+	{"8 processes", []string{"1", "8", "1", "processes"}},
+}
+
 // TestDeathAtEveryStep kills the worker before its first call through the kernel's door, before its second and so on
 // until it gets through, and looks after the victim each time.
 func TestDeathAtEveryStep(t *testing.T) {
-	for _, threads := range []int{1, 8} {
-		t.Run(fmt.Sprintf("%d threads", threads), func(t *testing.T) {
+	for _, c := range blockedVictims {
+		t.Run(c.name, func(t *testing.T) {
 			testkit.Need(t, testkit.Root, testkit.VictimProgram("blocked"))
-			v := testkit.StartVictim(t, "blocked", "1", strconv.Itoa(threads))
+			v := testkit.StartVictim(t, "blocked", c.args...)
+			threads := atoi(c.args[1])
 			w := watch(t, v, threads)
 			stride := 1
 			if threads > 1 && os.Getenv(envRounds) == "" {
@@ -64,6 +77,8 @@ func TestDeathAtRandom(t *testing.T) {
 	}{
 		{"1 thread", []string{"1", "1"}, 40 * time.Millisecond},
 		{"8 threads", []string{"1", "8"}, 60 * time.Millisecond},
+		{"8 threads apart", []string{"1", "8", "1", "apart"}, 60 * time.Millisecond},
+		{"8 processes", []string{"1", "8", "1", "processes"}, 60 * time.Millisecond},
 		{"256 MiB", []string{"256", "2"}, 500 * time.Millisecond},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -124,17 +139,17 @@ func (w *watcher) alive(when string) {
 	if w.before == "" {
 		return
 	}
-	scratch := 0
+	scratch := make(map[string]bool) // those who share memory show the same one
 	var rest []string
 	for line := range strings.Lines(procText(w.t, w.v.Pid)) {
 		if strings.Contains(line, " rwxp 00000000 00:00 0") {
-			scratch++
+			scratch[line] = true
 			continue
 		}
 		rest = append(rest, line)
 	}
-	if scratch > 1 {
-		w.t.Fatalf("%s %d scratch areas are left in the victim", when, scratch)
+	if len(scratch) > 1 {
+		w.t.Fatalf("%s %d scratch areas are left in the victim", when, len(scratch))
 	}
 	if after := strings.Join(rest, ""); after != w.before {
 		w.t.Fatalf("%s the victim is not as it was:\n%s", when, cmp.Diff(w.before, after))

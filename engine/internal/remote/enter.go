@@ -16,8 +16,13 @@ import (
 
 // Enter makes the process ready to make calls: the boot block in place, the scratch area mapped, the park socket made
 // and its other end ours. When it fails, Release is due all the same.
+//
+// Where several processes share an address space, the one that the others have joined enters for all of them.
 func (p *Process) Enter() error {
-	if err := p.enter(); err != nil {
+	if p.host.boot != 0 && p.host != p {
+		return nil
+	}
+	if err := p.host.enter(); err != nil {
 		return fmt.Errorf("enter process %d: %w", p.PID, err)
 	}
 	return nil
@@ -25,7 +30,7 @@ func (p *Process) Enter() error {
 
 func (p *Process) enter() error {
 	first := p.Threads[0]
-	area := layoutArea(len(p.Threads))
+	area := layoutArea(len(p.inSpace()))
 	hole, err := p.hole(area.length)
 	if err != nil {
 		return err
@@ -83,7 +88,7 @@ func (p *Process) enter() error {
 func (p *Process) writeBlocks() error {
 	b := p.area.header()
 	b = append(b, make([]byte, blkSharedFirst-len(b))...)
-	for i, th := range p.Threads {
+	for i, th := range p.inSpace() {
 		b = append(b, th.blockBytes(i == 0)...)
 	}
 	p.Threads[0].inside = true
@@ -162,7 +167,7 @@ func (th *Thread) enter() error {
 			return err
 		}
 	}
-	if block := th.p.area.block(th.index); th.block != block {
+	if block := th.p.host.area.block(th.index); th.block != block {
 		if err := th.toBlock(block); err != nil {
 			return err
 		}
@@ -170,7 +175,7 @@ func (th *Thread) enter() error {
 	if th.inside {
 		return nil
 	}
-	if err := th.p.Write(th.block+blkInside, insideWords(1)); err != nil {
+	if err := th.p.Write(th.block+blkInside, th.insideWords(1)); err != nil {
 		return err
 	}
 	th.inside = true
@@ -197,8 +202,8 @@ func (th *Thread) back() error {
 	if err := th.SetRegs(&regs); err != nil {
 		return err
 	}
-	if th.inside && th.block != th.p.boot {
-		if err := th.p.Write(th.block+blkInside, insideWords(0)); err != nil {
+	if th.inside && th.block != th.p.host.boot {
+		if err := th.p.Write(th.block+blkInside, th.insideWords(0)); err != nil {
 			return err
 		}
 		th.inside = false
@@ -254,34 +259,46 @@ func (p *Process) release(last func() error) error {
 	return nil
 }
 
-// leave takes the threads out of their blocks, and what is ours out of the process. A thread that cannot be taken out
-// is left to itself, and with it the scratch area, on which it stands.
+// leave takes the threads out of their blocks, and what is ours out of the process, or out of all those that share its
+// memory: none of them runs on before nothing is left. A thread that cannot be taken out is left to itself, and with it
+// the scratch area, on which it stands.
 func (p *Process) leave() error {
+	if p.host != p {
+		return p.host.leave()
+	}
 	var errs []error
-	done := func(step func() error) bool {
+	// Nobody has to be put back who is not there any more.
+	take := func(step func() error) error {
 		err := twice(step)
-		if errors.Is(err, ptrace.ErrGone) || errors.Is(err, unix.ESRCH) {
-			return false // nobody is there to be put back
-		}
-		if err != nil {
+		if err != nil && !gone(err) {
 			errs = append(errs, err)
 		}
-		return err == nil
+		return err
 	}
 	first, empty := p.Threads[0], true
-	for _, th := range p.Threads[1:] {
-		empty = done(th.back) && empty
+	for _, th := range p.inSpace()[1:] {
+		if err := take(th.back); err != nil && !gone(err) {
+			empty = false
+		}
 	}
 	if p.boot != 0 && p.area.start != 0 && empty {
-		done(p.unmap)
+		_ = take(func() error { return p.unmap(first) })
 	}
-	if done(first.back) && p.boot != 0 {
-		if done(func() error { return p.kernel.ForceMemory(first.TID, p.boot, p.bootFound) }) {
-			p.boot = 0
+	err := take(first.back)
+	if err == nil && p.boot != 0 {
+		err = take(func() error { return p.unboot(first) })
+	}
+	if empty && (gone(err) || err != nil && first.dead()) {
+		for _, heir := range p.heirs() {
+			if p.boot != 0 {
+				_ = take(func() error { return p.inherit(heir) })
+			}
 		}
 	}
 	return errors.Join(errs...)
 }
+
+func gone(err error) bool { return errors.Is(err, ptrace.ErrGone) || errors.Is(err, unix.ESRCH) }
 
 // twice tries a step of the way out once more when it fails: each can be taken again from wherever it failed.
 func twice(step func() error) error {
@@ -291,33 +308,62 @@ func twice(step func() error) error {
 	return step()
 }
 
-// unmap lets the first thread close the descriptors, from its block, and unmap the scratch area, from the boot block.
-func (p *Process) unmap() error {
-	first := p.Threads[0]
-	if err := first.halt(); err != nil {
+// unmap lets a thread, the first, close the descriptors, from its block, and unmap the scratch area, from the boot block.
+func (p *Process) unmap(th *Thread) error {
+	if err := th.halt(); err != nil {
 		return err
 	}
-	if err := p.closeSlots(); err != nil {
-		return err
+	if th.p == p || th.p.sameFiles {
+		if err := p.closeSlots(th); err != nil {
+			return err
+		}
 	}
-	first.block = p.boot
+	th.block = p.boot
 	munmap := NewCall(unix.SYS_MUNMAP, p.area.start, p.area.length)
-	if err := first.single(p.boot, &munmap, nil); err != nil {
+	if err := th.single(p.boot, &munmap, nil); err != nil {
 		return err
 	}
 	if err := munmap.fail(); err != nil {
 		return err
 	}
 	p.area = area{}
-	first.inside = false
+	th.inside = false
 	return nil
 }
 
+// unboot puts back what was found where the boot block is.
+func (p *Process) unboot(th *Thread) error {
+	if err := p.kernel.ForceMemory(th.TID, p.boot, p.bootFound); err != nil {
+		return err
+	}
+	p.boot = 0
+	return nil
+}
+
+// inherit lets a thread of a guest take out what a host that was killed has left in their memory. Nobody can go back by
+// the host's boot block any more, so it becomes the heir's.
+func (p *Process) inherit(heir *Thread) error {
+	if p.area.start != 0 {
+		if err := p.kernel.ForceMemory(heir.TID, p.boot, heir.bootBytes(&p.area)); err != nil {
+			return err
+		}
+		if err := heir.toBlock(p.boot); err != nil {
+			return err
+		}
+		if err := p.unmap(heir); err != nil {
+			return err
+		}
+	}
+	if err := heir.back(); err != nil {
+		return err
+	}
+	return p.unboot(heir)
+}
+
 // closeSlots closes the descriptors of ours that are left, the park socket among them.
-func (p *Process) closeSlots() error {
-	first := p.Threads[0]
+func (p *Process) closeSlots(th *Thread) error {
 	var head [blkSharedFds + 4*blkSharedFdsLen]byte
-	switch err := p.Read(p.area.start, head[:]); {
+	switch err := th.p.Read(p.area.start, head[:]); {
 	case errors.Is(err, unix.EFAULT):
 		return nil // the area was not made
 	case err != nil:
@@ -331,9 +377,9 @@ func (p *Process) closeSlots() error {
 			continue
 		}
 		// Taken off the list when the call can no longer be kept from being made.
-		off := func() error { return p.Write(p.area.fd(slot), []byte{0xff, 0xff, 0xff, 0xff}) }
+		off := func() error { return th.p.Write(p.area.fd(slot), []byte{0xff, 0xff, 0xff, 0xff}) }
 		closing := NewCall(unix.SYS_CLOSE, uint64(fd))
-		if err := first.single(first.block, &closing, off); err != nil {
+		if err := th.single(th.block, &closing, off); err != nil {
 			return err
 		}
 	}

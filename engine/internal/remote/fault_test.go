@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"testing"
 
 	"stasis.example/internal/linux"
@@ -25,11 +24,11 @@ func TestFaultAtEveryStep(t *testing.T) {
 		{"error", func(context.CancelFunc) error { return injected }, injected},
 		{"cancel", func(cancel context.CancelFunc) error { cancel(); return nil }, context.Canceled},
 	} {
-		for _, threads := range []int{1, 8} {
-			t.Run(fmt.Sprintf("%s, %d threads", c.name, threads), func(t *testing.T) {
+		for _, b := range blockedVictims {
+			t.Run(c.name+", "+b.name, func(t *testing.T) {
 				testkit.Need(t, testkit.Root, testkit.VictimProgram("blocked"))
-				v := testkit.StartVictim(t, "blocked", "1", strconv.Itoa(threads))
-				w := watch(t, v, threads)
+				v := testkit.StartVictim(t, "blocked", b.args...)
+				w := watch(t, v, atoi(b.args[1]))
 				for last := 1; ; last++ {
 					ctx, cancel := context.WithCancel(t.Context())
 					steps := 0

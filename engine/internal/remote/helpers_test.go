@@ -11,8 +11,18 @@ import (
 )
 
 // procText is what /proc tells of a process that must be the same before and after a visit: its memory map, its
-// descriptors, and the dispositions of its signals. Masks change all the time; victims check their own.
+// descriptors, and the dispositions of its signals; and of its children the same. Masks change all the time; victims check
+// their own.
 func procText(t *testing.T, pid int) string {
+	t.Helper()
+	text := procTextOf(t, pid)
+	for _, child := range children(pid) {
+		text += procTextOf(t, child)
+	}
+	return text
+}
+
+func procTextOf(t *testing.T, pid int) string {
 	t.Helper()
 	var b strings.Builder
 	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
@@ -20,19 +30,19 @@ func procText(t *testing.T, pid int) string {
 		t.Fatal(err)
 	}
 	b.Write(maps)
-	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, e := range entries {
-		link, _ := os.Readlink(fmt.Sprintf("/proc/%d/fd/%s", pid, e.Name()))
-		fmt.Fprintf(&b, "fd %s %s\n", e.Name(), link)
-	}
 	tids, err := taskIDs(pid)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, tid := range tids {
+		entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/task/%d/fd", pid, tid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			link, _ := os.Readlink(fmt.Sprintf("/proc/%d/task/%d/fd/%s", pid, tid, e.Name()))
+			fmt.Fprintf(&b, "%d fd %s %s\n", tid, e.Name(), link)
+		}
 		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/status", pid, tid))
 		if err != nil {
 			t.Fatal(err)

@@ -30,9 +30,12 @@ type Process struct {
 	Leftovers []Mapping
 
 	kernel    *linux.Kernel
-	bootAt    uint64 // where the boot block goes
-	bootFound []byte // what was there: zeros, or the boot block of a dead engine
-	boot      uint64 // address of the boot block, 0 while there is none
+	host      *Process   // whose block and area it uses: itself, or the first of those that it shares its memory with
+	guests    []*Process // that use this one's
+	sameFiles bool       // of a guest: it has the host's table of descriptors
+	bootAt    uint64     // where the boot block goes
+	bootFound []byte     // what was there: zeros, or the boot block of a dead engine
+	boot      uint64     // address of the boot block, 0 while there is none
 	area      area
 	sock      int     // our end of the park socket, -1 when there is none
 	active    *Thread // the thread that reads the park socket, if one does
@@ -53,7 +56,8 @@ type Thread struct {
 	index  int    // number of its block in the scratch area
 	place  place  // where its registers point
 	block  uint64 // address of the block it is in, when it is in one
-	inside bool   // its block's word is set: it may use the descriptors
+	inside bool   // its block's words are set: it may use the descriptors, if it is not apart
+	apart  bool   // it has another table of descriptors than the process that ours are in, or is taken to
 }
 
 // A place is where a thread's registers point.
@@ -69,9 +73,19 @@ const (
 // number of the process.
 func (p *Process) Live() int { return p.Threads[0].TID }
 
+// dead tells whether the thread is no more than a name.
+func (th *Thread) dead() bool {
+	switch TaskState(th.p.PID, th.TID) {
+	case 0, 'Z', 'X':
+		return true
+	}
+	return false
+}
+
 // Freeze seizes all threads of a process and stops them. When it fails they run on.
 func Freeze(t *ptrace.Tracer, pid int) (*Process, error) {
 	p := &Process{PID: pid, kernel: t.Kernel(), sock: -1}
+	p.host = p
 	if err := p.freeze(t); err != nil {
 		return nil, errors.Join(fmt.Errorf("freeze process %d: %w", pid, err), wayOut(t, p.letGo))
 	}
@@ -227,9 +241,7 @@ func (th *Thread) examine() error {
 		if err != nil {
 			return err
 		}
-		if !same {
-			return fmt.Errorf("task %d: %w: it has a descriptor table of its own, apart from the process's", th.TID, ErrRefused)
-		}
+		th.apart = !same
 	}
 	return nil
 }

@@ -53,6 +53,9 @@ const (
 	sharedLength  = 0x48
 )
 
+// A block has to fit into its place.
+const _ = uint(blkBlockSize - blkBlockEnd)
+
 func layoutArea(threads int) area {
 	a := area{blocks: threads}
 	a.cells = roundUp(blkSharedFirst+uint64(threads)*blkBlockSize, pageSize)

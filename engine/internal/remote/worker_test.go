@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -85,24 +86,74 @@ func atoi(s string) int {
 	return n
 }
 
-// visit does with a process what a dump does: stops it, lets every thread make calls, takes descriptors, lets the
-// process write its own memory to a file, and lets it go.
+// visit does with a process, and with its children that share its memory, what a dump does: stops them, lets every thread
+// make calls, takes descriptors, lets the process write its own memory to a file, and lets it go.
 func visit(ctx context.Context, kernel *linux.Kernel, pid int) error {
 	return ptrace.Run(ctx, ptrace.Options{Kernel: kernel}, func(tr *ptrace.Tracer) error {
-		p, err := Freeze(tr, pid)
-		if err != nil {
-			return err
+		all, err := freezeAll(tr, pid)
+		for _, p := range all {
+			if err != nil {
+				break
+			}
+			if err = p.Enter(); err == nil {
+				err = exercise(p)
+			}
 		}
-		if err = p.Enter(); err == nil {
-			err = exercise(p)
+		for _, p := range slices.Backward(all) {
+			err = errors.Join(err, p.Release())
 		}
-		return errors.Join(err, p.Release())
+		return err
 	})
+}
+
+// freezeAll stops a process and its children, which share its memory if there are any.
+func freezeAll(tr *ptrace.Tracer, pid int) ([]*Process, error) {
+	host, err := Freeze(tr, pid)
+	if err != nil {
+		return nil, err
+	}
+	all := []*Process{host}
+	for _, child := range children(pid) {
+		p, err := Freeze(tr, child)
+		if err != nil {
+			return all, err
+		}
+		all = append(all, p)
+	}
+	for _, p := range all[1:] {
+		if err := p.Join(host); err != nil {
+			return all, err
+		}
+	}
+	return all, nil
+}
+
+// children returns the children of a process.
+func children(pid int) []int {
+	var all []int
+	tids, _ := taskIDs(pid)
+	for _, tid := range tids {
+		text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, tid))
+		for _, child := range strings.Fields(string(text)) {
+			all = append(all, atoi(child))
+		}
+	}
+	return all
 }
 
 func exercise(p *Process) error {
 	for _, th := range p.Threads {
 		data, _ := th.Data()
+		if th.apart {
+			calls := []Call{NewCall(unix.SYS_GETTID), NewCall(unix.SYS_SIGALTSTACK, 0, data)}
+			if err := errors.Join(th.Run(calls), Must(calls)); err != nil {
+				return err
+			}
+			if calls[0].Ret != uint64(th.TID) {
+				return fmt.Errorf("thread %d says that it is %d", th.TID, calls[0].Ret)
+			}
+			continue
+		}
 		calls := []Call{
 			NewCall(unix.SYS_GETTID),
 			NewCall(unix.SYS_SIGALTSTACK, 0, data),
@@ -118,6 +169,9 @@ func exercise(p *Process) error {
 		if err := errors.Join(th.Run(closing), Must(closing)); err != nil {
 			return err
 		}
+	}
+	if p.host != p {
+		return nil
 	}
 	return writeMemory(p)
 }

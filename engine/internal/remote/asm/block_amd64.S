@@ -40,7 +40,7 @@
 	.set shared_park, 0x24		# the second is the park socket
 	.set shared_blocks, 0x40	# how many blocks there are
 	.set shared_first, 0x1000	# where the first one lies
-	.set block_size, 0x480
+	.set block_size, 0x4c0
 
 	.text
 block:
@@ -77,6 +77,10 @@ leave:	movl	$SYS_rt_sigprocmask, %eax
 	movq	shared(%rip), %rbx
 	testq	%rbx, %rbx
 	jz	window
+
+# In another table of descriptors than ours are in, their numbers are somebody else's.
+	cmpl	$0, apart(%rip)
+	jne	window
 
 # No longer inside; the last one to leave closes the descriptors. Whoever is inside may still use them by number, and
 # whoever is outside may already open files of its own.
@@ -242,6 +246,7 @@ boot_unmap:	.quad	0		# elsewhere: unmap in the boot block
 policy:		.long	0
 inside:		.long	0		# the thread may use the descriptors in the scratch area
 busy:		.long	0		# the thread has not left the block for good
+apart:		.long	0		# the thread never uses the descriptors
 state_end:
 
 # What follows is only in blocks in the scratch area.
