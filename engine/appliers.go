@@ -36,6 +36,15 @@ func alone() []applier {
 	}
 }
 
+// apart returns what those threads are given that have something for themselves, when all threads of their process are there. Until
+// then they have copies of what the process had, our numbers among them.
+func apart() []applier {
+	return []applier{
+		{name: "fs", thread: fs.ApplyThread, why: "before the process closes our numbers"},
+		{name: "fds", thread: fds.ApplyThread, why: "after all that works with files at our numbers"},
+	}
+}
+
 // together returns what is put back when all threads are there, in order: first all of the process, then all of each thread.
 // Rights are lost on the way, so what needs them comes before.
 func together() []applier {
@@ -45,6 +54,8 @@ func together() []applier {
 		{name: "epoll", task: epoll.Apply, why: "when descriptors have their numbers, by which the kernel knows what is watched"},
 		{name: "terminals", task: tty.Apply, why: "when all process groups are there, and before the credentials"},
 		{name: "owners", task: fds.Owners, why: "when everybody who can be an owner is there, and before the credentials"},
+		{name: "files of threads", thread: fds.Finish, why: "like the above, of threads that have descriptors of their own"},
+		{name: "epoll of threads", thread: epoll.ApplyThread},
 		{name: "signals", task: signals.Apply, thread: signals.ApplyThread, why: "dispositions before what waits: one that ignores empties the queue"},
 		{name: "timers", task: timers.Apply, why: "made before limits, of which they take"},
 		{name: "scheduling", thread: sched.Apply, why: "before credentials"},

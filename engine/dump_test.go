@@ -21,6 +21,7 @@ var victims = []struct {
 	args  []string
 	needs []testkit.Requirement
 }{
+	{name: "apart"},
 	{name: "counter"},
 	{name: "interrupted", args: []string{"pause"}},
 	{name: "interrupted", args: []string{"read"}},

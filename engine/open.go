@@ -242,7 +242,7 @@ func signalOf(file *os.File, f *snapshot.File) error {
 func watches(p *plan.Plan) map[int][]apply.Watch {
 	m := make(map[int][]apply.Watch, len(p.Watches))
 	for _, w := range p.Watches {
-		m[w.Task] = append(m[w.Task], apply.Watch{FD: w.FD, Items: w.Items})
+		m[w.Task] = append(m[w.Task], apply.Watch{Thread: w.Thread, FD: w.FD, Items: w.Items})
 	}
 	return m
 }

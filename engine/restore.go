@@ -146,7 +146,7 @@ func (r *restore) prepare() {
 			Space: take(spaces, task.Space), Table: take(tables, task.Table), FS: take(contexts, task.FS), Handlers: take(handlers, task.Handlers),
 		}
 		for _, th := range task.Threads {
-			a.Threads = append(a.Threads, &apply.Thread{Thread: th, Task: a})
+			a.Threads = append(a.Threads, &apply.Thread{Thread: th, Task: a, OwnTable: take(tables, th.Table), OwnFS: take(contexts, th.FS)})
 		}
 		r.tree.Tasks = append(r.tree.Tasks, a)
 		r.tasks[pid] = a
@@ -214,24 +214,54 @@ func (r *restore) finishTasks() error {
 		}
 	}
 	for _, t := range r.tree.Tasks {
-		var tids []int
-		for _, th := range t.Threads[1:] {
-			tids = append(tids, th.TID.Num())
+		if err := r.addThreads(t); err != nil {
+			return fmt.Errorf("%s: threads: %w", t.Where(), err)
 		}
-		if len(tids) > 0 {
-			if err := t.Remote.AddThreads(tids); err != nil {
-				return fmt.Errorf("%s: threads: %w", t.Where(), err)
-			}
-			for i, th := range t.Threads {
-				th.Remote = t.Remote.Threads[i]
-			}
+		if err := applyAll(apart(), t); err != nil {
+			return err
 		}
+	}
+	for _, t := range r.tree.Tasks {
 		if err := applyAll(together(), t); err != nil {
 			return err
 		}
 		if err := endLeader(t); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// addThreads makes the threads of a process.
+func (r *restore) addThreads(t *apply.Task) error {
+	births := r.plan.Births[t.PID.Num()]
+	if births == nil {
+		var tids []int
+		for _, th := range t.Threads[1:] {
+			tids = append(tids, th.TID.Num())
+		}
+		if err := t.Remote.AddThreads(tids); err != nil {
+			return err
+		}
+	}
+	for _, b := range births {
+		var apart uint64
+		if b.Share&plan.ShareFiles == 0 {
+			apart |= unix.CLONE_FILES
+		}
+		if b.Share&plan.ShareFS == 0 {
+			apart |= unix.CLONE_FS
+		}
+		if err := t.Remote.AddThread(b.TID, b.By, apart); err != nil {
+			return err
+		}
+	}
+	made := make(map[int]*stub.Thread, len(t.Remote.Threads))
+	for _, th := range t.Remote.Threads {
+		made[th.TID] = th
+	}
+	for _, th := range t.Threads {
+		th.Remote = made[th.TID.Num()]
 	}
 	return nil
 }

@@ -30,6 +30,7 @@ var victims = []struct {
 	// frozen says that it is about being frozen and let go: CRIU's restore fails its calls with EINTR.
 	frozen bool
 }{
+	{name: "apart"},
 	{name: "blocked", args: []string{"1", "3"}, frozen: true},
 	{name: "churn", frozen: true},
 	{name: "chroot"},

@@ -30,8 +30,9 @@ type Tree struct {
 
 // A Watch is what a process adds to one epoll file.
 type Watch struct {
-	FD    int // its number of the epoll file
-	Items []snapshot.EpollItem
+	Thread int // who adds it, where that has descriptors of its own; 0 for the first thread
+	FD     int // its number of the epoll file
+	Items  []snapshot.EpollItem
 }
 
 // A Task is a process that is being made.
@@ -59,6 +60,10 @@ type Thread struct {
 	Task   *Task
 	Remote *stub.Thread // nil as long as it is not there
 	Batch  Batch        // for this thread; of the first it is run behind that of the process
+
+	// What the thread has that is not its process's. Each is nil where it has none, or a thread before it has the same.
+	OwnTable *snapshot.Table
+	OwnFS    *snapshot.FSContext
 }
 
 // Where names the process in errors.

@@ -5,7 +5,6 @@ package collect
 import (
 	"encoding/binary"
 	"iter"
-	"path"
 	"strconv"
 
 	"stasis.example/engine/internal/images"
@@ -82,6 +81,10 @@ type Thread struct {
 	Snapshot *snapshot.Thread // made by package proctree
 	Inside   Batch            // for this thread; of the first thread it is made with that of the process
 
+	// Table and FS say that the thread has a descriptor table, or a working directory, that is not the process's, and is the first
+	// that has it.
+	Table, FS bool
+
 	status *proc.Status
 }
 
@@ -97,7 +100,7 @@ func (p *Process) Live() int {
 func (p *Process) Where() string { return "process " + strconv.Itoa(p.PID) }
 
 // Path returns the path of a file in the process's directory of /proc.
-func (p *Process) Path(name string) string { return path.Join("/proc", strconv.Itoa(p.Live()), name) }
+func (p *Process) Path(name string) string { return p.Holder().Path(name) }
 
 // Status reads status, once.
 func (p *Process) Status() (*proc.Status, error) { return read(&p.status, p.Dir) }

@@ -28,12 +28,12 @@ type Files struct {
 // A File is a file that was seen.
 type File struct {
 	*snapshot.File
-	Process *Process
-	FD      int         // -1 for one that is not open
-	Link    string      // what the link in /proc says
-	Path    string      // of that link
-	Info    proc.FDInfo // of an open file
-	Node    *File       // of a fifo or a terminal: the file that has its name
+	Holder
+	FD   int         // -1 for one that is not open
+	Link string      // what the link in /proc says
+	Path string      // of that link
+	Info proc.FDInfo // of an open file
+	Node *File       // of a fifo or a terminal: the file that has its name
 }
 
 type openKey struct {
@@ -57,15 +57,15 @@ func (fs *Files) add(f *File) *File {
 	return f
 }
 
-// Open returns the open file that a descriptor of a process is. One that was seen before, under another number or in another
+// Open returns the open file that a descriptor of a process, or of a thread with a table of its own, is. One that was seen before, under another number or in another
 // process, is the same; isNew says that it was not. closeOnExec is the descriptor's own.
-func (t *Tree) Open(p *Process, fd int) (f *File, isNew, closeOnExec bool, err error) {
+func (t *Tree) Open(h Holder, fd int) (f *File, isNew, closeOnExec bool, err error) {
 	name := fmt.Sprintf("fd/%d", fd)
-	link, err := p.Dir.Link(name)
+	link, err := h.Dir.Link(name)
 	if err != nil {
 		return nil, false, false, err
 	}
-	info, err := p.Dir.FDInfo(fd)
+	info, err := h.Dir.FDInfo(fd)
 	if err != nil {
 		return nil, false, false, err
 	}
@@ -75,7 +75,7 @@ func (t *Tree) Open(p *Process, fd int) (f *File, isNew, closeOnExec bool, err e
 	alike := t.Files.open[key]
 	var failed error
 	at, found := sort.Find(len(alike), func(i int) int {
-		n, err := t.Kernel.Order(p.Live(), alike[i].Process.Live(), linux.SameFile, fd, alike[i].FD)
+		n, err := t.Kernel.Order(h.TID, alike[i].TID, linux.SameFile, fd, alike[i].FD)
 		if err != nil {
 			failed = err
 		}
@@ -87,7 +87,7 @@ func (t *Tree) Open(p *Process, fd int) (f *File, isNew, closeOnExec bool, err e
 	if found {
 		return alike[at], false, closeOnExec, nil
 	}
-	f = t.Files.add(&File{Process: p, FD: fd, Link: link, Path: p.Path(name), Info: info})
+	f = t.Files.add(&File{Holder: h, FD: fd, Link: link, Path: h.Path(name), Info: info})
 	f.Flags = key.flags
 	if t.Files.open == nil {
 		t.Files.open = make(map[openKey][]*File)
@@ -96,18 +96,18 @@ func (t *Tree) Open(p *Process, fd int) (f *File, isNew, closeOnExec bool, err e
 	return f, true, closeOnExec, nil
 }
 
-// Named returns the file that a link in a process's directory of /proc leads to, "exe" for one, as it is to be opened with the
+// Named returns the file that a link in a task's directory of /proc leads to, "exe" for one, as it is to be opened with the
 // flags given. Files with equal links and flags are one, unless their name is gone.
-func (t *Tree) Named(p *Process, name, link string, flags uint32) *File {
+func (t *Tree) Named(h Holder, name, link string, flags uint32) *File {
 	key := namedKey{link: link, flags: flags}
 	var st unix.Stat_t
-	if strings.HasSuffix(link, Deleted) && unix.Stat(p.Path(name), &st) == nil { // who claims the file looks again, and fails
+	if strings.HasSuffix(link, Deleted) && unix.Stat(h.Path(name), &st) == nil { // who claims the file looks again, and fails
 		key.dev, key.ino = st.Dev, st.Ino
 	}
 	if f := t.Files.named[key]; f != nil {
 		return f
 	}
-	f := t.Files.add(&File{Process: p, FD: -1, Link: link, Path: p.Path(name)})
+	f := t.Files.add(&File{Holder: h, FD: -1, Link: link, Path: h.Path(name)})
 	f.Flags = flags
 	if t.Files.named == nil {
 		t.Files.named = make(map[namedKey]*File)
@@ -118,7 +118,7 @@ func (t *Tree) Named(p *Process, name, link string, flags uint32) *File {
 
 // Name makes a file of the name of an open file that is more than its name: of a fifo, of a terminal.
 func (t *Tree) Name(f *File) *File {
-	f.Node = t.Files.add(&File{Process: f.Process, FD: -1, Link: f.Link, Path: f.Path, Info: f.Info})
+	f.Node = t.Files.add(&File{Holder: f.Holder, FD: -1, Link: f.Link, Path: f.Path, Info: f.Info})
 	f.Node.Flags, f.Node.Owner = f.Flags, f.Owner
 	return f.Node
 }
@@ -126,14 +126,14 @@ func (t *Tree) Name(f *File) *File {
 // Where names the file in reports.
 func (f *File) Where() string {
 	if f.FD >= 0 {
-		return fmt.Sprintf("%s: descriptor %d (%s)", f.Process.Where(), f.FD, f.Link)
+		return fmt.Sprintf("%s: descriptor %d (%s)", f.Holder.Where(), f.FD, f.Link)
 	}
-	return fmt.Sprintf("%s: file %s", f.Process.Where(), f.Link)
+	return fmt.Sprintf("%s: file %s", f.Holder.Where(), f.Link)
 }
 
 // Take duplicates an open file into this process, close-on-exec. Whoever takes it closes it.
 func (f *File) Take() (int, error) {
-	fd, err := unix.PidfdGetfd(f.Process.PIDFD, f.FD, 0)
+	fd, err := f.take(f.FD)
 	if err != nil {
 		return -1, fmt.Errorf("%s: pidfd_getfd: %w", f.Where(), err)
 	}

@@ -165,14 +165,29 @@ func (s *Set) readShared(d image.Dir, r *Report) {
 			fss[p.IDs.FSID] = true
 			p.FS = one[entry.FS](d, image.FS, id, r)
 		}
-		if _, ok := s.FDInfo[p.IDs.FilesID]; !ok {
-			slots, err := list[entry.FDInfo](d, image.FDInfo, uint64(p.IDs.FilesID), maxSlots)
-			if err != nil {
-				r.missing(image.FDInfo.File(uint64(p.IDs.FilesID)), err)
+		s.readTable(d, p.IDs.FilesID, r)
+		for i, ids := range p.Apart() {
+			s.readTable(d, ids.FilesID, r)
+			if tid := p.Entry.Threads[i]; !fss[ids.FSID] {
+				fss[ids.FSID] = true
+				if p.ThreadFS == nil {
+					p.ThreadFS = make(map[uint32]*entry.FS)
+				}
+				p.ThreadFS[tid] = one[entry.FS](d, image.FS, uint64(tid), r)
 			}
-			s.FDInfo[p.IDs.FilesID] = slots
 		}
 	}
+}
+
+func (s *Set) readTable(d image.Dir, id uint32, r *Report) {
+	if _, ok := s.FDInfo[id]; ok {
+		return
+	}
+	slots, err := list[entry.FDInfo](d, image.FDInfo, uint64(id), maxSlots)
+	if err != nil {
+		r.missing(image.FDInfo.File(uint64(id)), err)
+	}
+	s.FDInfo[id] = slots
 }
 
 func (s *Set) readFiles(d image.Dir, r *Report) {

@@ -34,6 +34,10 @@ type Process struct {
 	IDs   *entry.TaskKobjIDs
 	MM    *entry.MM // nil for the dead, and where another process has it
 	FS    *entry.FS // nil for the dead, and where another process has it
+
+	// ThreadFS are those of threads that have one of their own, and are the first that have it, by their numbers. Which threads
+	// have something of their own is in the IDs of their cores.
+	ThreadFS map[uint32]*entry.FS
 }
 
 // A Ghost is the entry of a file without a name. What is in the file follows it in its image, and is written and read apart.
@@ -55,6 +59,19 @@ func (p *Process) PID() int { return int(p.Entry.PID) }
 func (p *Process) Dead() bool {
 	tc := p.TC()
 	return tc != nil && (tc.TaskState == entry.TaskDead || tc.TaskState == entry.TaskZombie)
+}
+
+// Apart iterates over the threads that have a descriptor table or a working directory of their own: the places of their cores,
+// and the numbers of what they have.
+func (p *Process) Apart() iter.Seq2[int, *entry.TaskKobjIDs] {
+	return func(yield func(int, *entry.TaskKobjIDs) bool) {
+		for i, core := range p.Cores {
+			// In a first thread's core old images have what now is in ids-PID.img.
+			if i > 0 && i < len(p.Entry.Threads) && core.IDs != nil && !yield(i, core.IDs) {
+				return
+			}
+		}
+	}
 }
 
 // TC returns what the core of the first thread says about the process, nil where it does not.

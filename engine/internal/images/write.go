@@ -138,7 +138,14 @@ func (p *Process) write(d image.Dir) error {
 		}
 	}
 	if p.FS != nil {
-		return image.WriteAll(d, image.FS, pid, p.FS)
+		if err := image.WriteAll(d, image.FS, pid, p.FS); err != nil {
+			return err
+		}
+	}
+	for _, tid := range slices.Sorted(maps.Keys(p.ThreadFS)) {
+		if err := image.WriteAll(d, image.FS, uint64(tid), p.ThreadFS[tid]); err != nil {
+			return err
+		}
 	}
 	return nil
 }

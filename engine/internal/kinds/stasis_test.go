@@ -51,6 +51,14 @@ func TestBeyondCRIU(t *testing.T) {
 			tree.FSContexts = remove(tree.FSContexts, func(c *snapshot.FSContext) bool { return c.ID == b.FS })
 			b.FS = a.FS
 		}, image.VersionStasis},
+		{"threads apart", "state", func(tree *snapshot.Tree) {
+			threads := tree.Root().Threads
+			table, context := *tree.Tables[0], *tree.FSContexts[0]
+			table.ID, context.ID, context.Umask = 77, 78, new(uint32(0o27))
+			table.Slots = table.Slots[1:]
+			threads[1].Table, threads[1].FS = 77, 78
+			tree.Tables, tree.FSContexts = append(tree.Tables, &table), append(tree.FSContexts, &context)
+		}, image.VersionStasis},
 		{"leader that has exited", "state", func(tree *snapshot.Tree) {
 			leader := tree.Root().Threads[0]
 			*leader = snapshot.Thread{TID: leader.TID, Exited: true}
@@ -115,8 +123,8 @@ func TestNoPlace(t *testing.T) {
 	}{
 		{"pid namespace", func(tree *snapshot.Tree) { tree.Root().PID = append(tree.Root().PID, 1) }},
 		{"name", func(tree *snapshot.Tree) { tree.Root().Comm = "sixteen bytes ab" }},
-		{"table of a thread", func(tree *snapshot.Tree) { tree.Root().Threads[1].Table = 9 }},
-		{"directory of a thread", func(tree *snapshot.Tree) { tree.Root().Threads[1].FS = 9 }},
+		{"missing table of a thread", func(tree *snapshot.Tree) { tree.Root().Threads[1].Table = 9 }},
+		{"missing directory of a thread", func(tree *snapshot.Tree) { tree.Root().Threads[1].FS = 9 }},
 		{"exited thread", func(tree *snapshot.Tree) { tree.Root().Threads[1].Exited = true }},
 		{"AMX", func(tree *snapshot.Tree) {
 			x := &tree.Root().Threads[1].Registers.(*snapshot.AMD64Registers).FPU
@@ -130,6 +138,7 @@ func TestNoPlace(t *testing.T) {
 		{"missing file", func(tree *snapshot.Tree) { tree.Tables[0].Slots[0].File = 99 }},
 		{"missing space", func(tree *snapshot.Tree) { tree.Spaces = nil }},
 		{"missing handlers", func(tree *snapshot.Tree) { tree.Handlers = nil }},
+		{"missing table", func(tree *snapshot.Tree) { tree.Tables = nil }},
 		{"missing directory", func(tree *snapshot.Tree) { tree.FSContexts = nil }},
 	} {
 		t.Run(c.name, func(t *testing.T) {

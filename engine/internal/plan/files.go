@@ -364,10 +364,11 @@ func terminalKey(t *snapshot.Terminal) string {
 
 // A Watch is what one task adds to an epoll file.
 type Watch struct {
-	Epoll snapshot.FileID
-	Task  int // who adds
-	FD    int // its number of the epoll file
-	Items []snapshot.EpollItem
+	Epoll  snapshot.FileID
+	Task   int // who adds
+	Thread int // of Task, which has a table of its own; 0 for the first
+	FD     int // its number of the epoll file
+	Items  []snapshot.EpollItem
 }
 
 // watch decides who fills epoll files, inner ones before those that watch them.
@@ -400,7 +401,7 @@ func (p *Plan) watcher(f *snapshot.File, e *snapshot.Epoll, r *images.Report) (W
 		if !ok {
 			continue
 		}
-		task := p.user(table.ID)
+		task, thread := p.user(table.ID)
 		if task == 0 {
 			continue
 		}
@@ -416,7 +417,7 @@ func (p *Plan) watcher(f *snapshot.File, e *snapshot.Epoll, r *images.Report) (W
 			items = append(items, item)
 		}
 		if len(items) == len(e.Items) {
-			return Watch{Epoll: f.ID, Task: task, FD: fd, Items: items}, true
+			return Watch{Epoll: f.ID, Task: task, Thread: thread, FD: fd, Items: items}, true
 		}
 	}
 	if found {
@@ -434,14 +435,22 @@ func slotOf(table *snapshot.Table, id snapshot.FileID) (fd int, ok bool) {
 	return 0, false
 }
 
-// user returns the first task that has a descriptor table, 0 for none.
-func (p *Plan) user(table snapshot.ObjectID) int {
+// user returns the first task that has a descriptor table, 0 for none, and the thread where that has it for itself.
+func (p *Plan) user(table snapshot.ObjectID) (task, thread int) {
 	for _, t := range p.Tree.Tasks {
-		if t.Table == table && t.State != snapshot.Dead {
-			return t.PID.Num()
+		if t.State == snapshot.Dead {
+			continue
+		}
+		if t.Table == table {
+			return t.PID.Num(), 0
+		}
+		for _, th := range t.Threads {
+			if th.Table == table {
+				return t.PID.Num(), th.TID.Num()
+			}
 		}
 	}
-	return 0
+	return 0, 0
 }
 
 // orderWatches puts epoll files after those that they watch.

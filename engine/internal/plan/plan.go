@@ -27,7 +27,8 @@ type Plan struct {
 	Opens   []Open
 	Watches []Watch
 	Memory  []Memory
-	Notes   []string // what is worth to be said, though it is no reason to refuse
+	Births  map[int][]Birth // of the threads of processes, by their numbers, in which these are not all alike
+	Notes   []string        // what is worth to be said, though it is no reason to refuse
 }
 
 // Make plans the restore of a directory. Its error is an [*images.Refusal] with every reason there is.
@@ -37,6 +38,7 @@ func Make(d image.Dir, o Options) (*Plan, error) {
 	p := &Plan{Options: o, Tree: kinds.Decode(set, r)}
 	p.check(set, r)
 	p.Steps = shape(p.Tree, o.ShellJob, r)
+	p.births(r)
 	p.openFiles(r)
 	p.watch(r)
 	p.memory(d, r)

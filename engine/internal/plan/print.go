@@ -20,6 +20,11 @@ func (p *Plan) WriteTo(w io.Writer) (int64, error) {
 	for _, s := range p.Steps {
 		b.WriteString("  " + s.String() + "\n")
 	}
+	for _, t := range p.Tree.Tasks {
+		for _, birth := range p.Births[t.PID.Num()] {
+			b.WriteString("  " + birth.String() + "\n")
+		}
+	}
 	section(&b, "memory")
 	for i := range p.Memory {
 		p.memoryText(&b, &p.Memory[i])
@@ -31,7 +36,11 @@ func (p *Plan) WriteTo(w io.Writer) (int64, error) {
 	if len(p.Watches) > 0 {
 		section(&b, "epoll")
 		for _, watch := range p.Watches {
-			fmt.Fprintf(&b, "  file %d, in process %d by descriptor %d, watches", watch.Epoll, watch.Task, watch.FD)
+			user := fmt.Sprintf("process %d", watch.Task)
+			if watch.Thread != 0 {
+				user = fmt.Sprintf("thread %d", watch.Thread)
+			}
+			fmt.Fprintf(&b, "  file %d, in %s by descriptor %d, watches", watch.Epoll, user, watch.FD)
 			for _, item := range watch.Items {
 				fmt.Fprintf(&b, " %d(file %d)", item.FD, item.File)
 			}
@@ -213,6 +222,11 @@ func (p *Plan) tableText(b *strings.Builder, t *snapshot.Table) {
 	for _, task := range p.Tree.Tasks {
 		if task.Table == t.ID && task.State != snapshot.Dead {
 			users = append(users, task.PID.String())
+		}
+		for _, thread := range task.Threads {
+			if thread.Table == t.ID {
+				users = append(users, "thread "+thread.TID.String())
+			}
 		}
 	}
 	fmt.Fprintf(b, "  %s:", strings.Join(users, ", "))

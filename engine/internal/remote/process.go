@@ -51,13 +51,15 @@ type Thread struct {
 	Mask uint64
 	// Stop is how the thread was found stopped: by us, or by job control.
 	Stop ptrace.Stop
+	// OwnFiles says that it has another descriptor table than the first thread.
+	OwnFiles bool
 
 	p      *Process
 	index  int    // number of its block in the scratch area
 	place  place  // where its registers point
 	block  uint64 // address of the block it is in, when it is in one
 	inside bool   // its block's words are set: it may use the descriptors, if it is not apart
-	apart  bool   // it has another table of descriptors than the process that ours are in, or is taken to
+	apart  bool   // it does not use the descriptors: its table is, or may be, another one than they are in
 }
 
 // A place is where a thread's registers point.
@@ -241,7 +243,7 @@ func (th *Thread) examine() error {
 		if err != nil {
 			return err
 		}
-		th.apart = !same
+		th.OwnFiles, th.apart = !same, !same
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -46,7 +47,7 @@ func (p *Process) Fork(children []Child) ([]*Process, error) {
 	const room = ArgumentRoom / cloneRoom
 	for len(children) > 0 {
 		n := min(len(children), room, tableRoom)
-		ids, err := p.clone(n, func(i int) (flags uint64, tid int, exitSignal uint64) {
+		ids, err := p.clone(p.Threads[0], n, func(i int) (flags uint64, tid int, exitSignal uint64) {
 			if children[i].Flags&unix.CLONE_PARENT != 0 {
 				return children[i].Flags, children[i].PID, 0 // it ends with the signal of the one that forks it
 			}
@@ -70,13 +71,26 @@ func (p *Process) Fork(children []Child) ([]*Process, error) {
 	return made, nil
 }
 
+// threadFlags are what threads share as a rule.
+const threadFlags = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND | unix.CLONE_THREAD | unix.CLONE_SYSVSEM
+
+// AddThread lets a thread of the process make another. apart are the CLONE_ flags of what the two do not share.
+func (p *Process) AddThread(tid, by int, apart uint64) error {
+	at := slices.IndexFunc(p.Threads, func(th *Thread) bool { return th.TID == by })
+	if at < 0 {
+		return fmt.Errorf("thread %d has nobody to be made by", tid)
+	}
+	return p.addThreads(p.Threads[at], []int{tid}, threadFlags&^apart)
+}
+
 // AddThreads makes threads with the numbers given.
-func (p *Process) AddThreads(tids []int) error {
-	const flags = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND | unix.CLONE_THREAD | unix.CLONE_SYSVSEM
+func (p *Process) AddThreads(tids []int) error { return p.addThreads(p.Threads[0], tids, threadFlags) }
+
+func (p *Process) addThreads(by *Thread, tids []int, flags uint64) error {
 	const room = ArgumentRoom / cloneRoom
 	for len(tids) > 0 {
 		n := min(len(tids), room, tableRoom)
-		ids, err := p.clone(n, func(i int) (uint64, int, uint64) { return flags, tids[i], 0 })
+		ids, err := p.clone(by, n, func(i int) (uint64, int, uint64) { return flags, tids[i], 0 })
 		for _, tid := range ids {
 			p.Threads = append(p.Threads, &Thread{Thread: p.tracer.Adopt(tid), p: p})
 		}
@@ -96,8 +110,8 @@ func (p *Process) AddThreads(tids []int) error {
 	return nil
 }
 
-// clone makes n tasks, and returns the numbers of those that were made.
-func (p *Process) clone(n int, arguments func(i int) (flags uint64, tid int, exitSignal uint64)) ([]int, error) {
+// clone lets a thread make n tasks, and returns the numbers of those that were made.
+func (p *Process) clone(by *Thread, n int, arguments func(i int) (flags uint64, tid int, exitSignal uint64)) ([]int, error) {
 	at := p.Arguments()
 	b := make([]byte, n*cloneRoom)
 	calls := make([]Call, n)
@@ -110,7 +124,7 @@ func (p *Process) clone(n int, arguments func(i int) (flags uint64, tid int, exi
 	if err := p.Write(at, b); err != nil {
 		return nil, err
 	}
-	if err := p.Run(calls); err != nil {
+	if err := by.Run(calls); err != nil {
 		return p.stray(calls), err
 	}
 	var made []int
@@ -120,7 +134,7 @@ func (p *Process) clone(n int, arguments func(i int) (flags uint64, tid int, exi
 		for errors.Is(calls[i].Err(), unix.EEXIST) && !idInUse(tid) && time.Now().Before(deadline) {
 			// The one who had the number may be dead and waited for, and the kernel not yet done with it (release_task).
 			p.tracer.Kernel().Pause(int64(time.Millisecond))
-			if err := p.Run(calls[i : i+1]); err != nil {
+			if err := by.Run(calls[i : i+1]); err != nil {
 				return made, err
 			}
 		}

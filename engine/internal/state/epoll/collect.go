@@ -75,7 +75,7 @@ func targets(t *collect.Tree, f *collect.File) ([]int, error) {
 // another finds a descriptor, whose number is not used, of the file that an epoll file watches under a number; nth counts those
 // under the same number.
 func another(t *collect.Tree, f *collect.File, target, nth int, used map[int]bool) (int, error) {
-	fds, err := f.Process.Dir.FDs()
+	fds, err := f.Dir.FDs()
 	if err != nil {
 		return -1, err
 	}
@@ -91,7 +91,7 @@ func another(t *collect.Tree, f *collect.File, target, nth int, used map[int]boo
 }
 
 func is(t *collect.Tree, f *collect.File, fd, target, nth int) (bool, error) {
-	same, err := t.Kernel.SameTarget(f.Process.Live(), fd, f.FD, target, nth)
+	same, err := t.Kernel.SameTarget(f.TID, fd, f.FD, target, nth)
 	if errors.Is(err, unix.EBADF) || errors.Is(err, unix.ENOENT) {
 		err = nil
 	}

@@ -16,34 +16,53 @@ import (
 // Apply puts files at the numbers of a process's table. They are there already, at numbers of ours, which stay open for the
 // other kinds of state until [CloseOurs].
 func Apply(t *apply.Task) error {
-	for _, th := range t.Threads {
-		if th.Table != 0 || th.FS != 0 {
-			return fmt.Errorf("%s has descriptors or a working directory of its own, which cannot be restored yet: %w", th.Where(), unix.EOPNOTSUPP)
-		}
-	}
 	if t.Table == nil || len(t.Table.Slots) == 0 {
 		return nil // a process before it has the same
 	}
-	if err := room(t); err != nil {
+	if err := place(&t.Batch, t.Tree.Files, t.Table); err != nil {
+		return fmt.Errorf("%s: %w", t.Where(), err)
+	}
+	return nil
+}
+
+// ApplyThread is Apply for a thread that has a table of its own. It has got a copy of another: all but our numbers is closed first.
+func ApplyThread(th *apply.Thread) error {
+	if th.OwnTable == nil {
+		return nil
+	}
+	first, end := th.Task.Tree.Files.Range()
+	th.Batch.Do("close_range", unix.SYS_CLOSE_RANGE, apply.Num(0), apply.Num(first-1), apply.Num(0))
+	th.Batch.Do("close_range", unix.SYS_CLOSE_RANGE, apply.Num(end), apply.Num(uint32(math.MaxUint32)), apply.Num(0))
+	if len(th.OwnTable.Slots) == 0 {
+		return nil
+	}
+	if err := place(&th.Batch, th.Task.Tree.Files, th.OwnTable); err != nil {
+		return fmt.Errorf("%s: %w", th.Where(), err)
+	}
+	return nil
+}
+
+func place(b *apply.Batch, files *apply.Files, table *snapshot.Table) error {
+	if err := room(b, table); err != nil {
 		return err
 	}
-	for _, s := range t.Table.Slots {
-		if t.Tree.Files.Late[s.File] {
+	for _, s := range table.Slots {
+		if files.Late[s.File] {
 			continue // see OpenLate
 		}
-		from, err := t.Tree.Files.Number(s.File)
+		from, err := files.Number(s.File)
 		if err != nil {
-			return fmt.Errorf("%s: descriptor %d: %w", t.Where(), s.FD, err)
+			return fmt.Errorf("descriptor %d: %w", s.FD, err)
 		}
-		t.Batch.Do(fmt.Sprintf("descriptor %d: dup3", s.FD), unix.SYS_DUP3, apply.Num(from), apply.Num(s.FD), apply.Num(closeOnExec(s)))
+		b.Do(fmt.Sprintf("descriptor %d: dup3", s.FD), unix.SYS_DUP3, apply.Num(from), apply.Num(s.FD), apply.Num(closeOnExec(s)))
 	}
 	return nil
 }
 
 // room raises the limit of descriptors so that the highest number fits. The process's own limits come later, and may be lower: a
 // limit that was lowered closes nothing.
-func room(t *apply.Task) error {
-	highest := t.Table.Slots[len(t.Table.Slots)-1].FD
+func room(b *apply.Batch, table *snapshot.Table) error {
+	highest := table.Slots[len(table.Slots)-1].FD
 	const always = 256 // below this a limit would be odd
 	if highest < always {
 		return nil
@@ -53,26 +72,46 @@ func room(t *apply.Task) error {
 		return fmt.Errorf("getrlimit: %w", err)
 	}
 	top := max(uint64(highest)+1, limit.Max)
-	t.Batch.Do(fmt.Sprintf("a limit of %d descriptors", top), unix.SYS_PRLIMIT64, apply.Num(0), apply.Num(unix.RLIMIT_NOFILE), apply.Words(top, top), apply.Num(0))
+	b.Do(fmt.Sprintf("a limit of %d descriptors", top), unix.SYS_PRLIMIT64, apply.Num(0), apply.Num(unix.RLIMIT_NOFILE), apply.Words(top, top), apply.Num(0))
+	return nil
+}
+
+// Finish does for a thread that has a table of its own what [CloseOurs], [OpenLate] and [Owners] do for a process.
+func Finish(th *apply.Thread) error {
+	if th.OwnTable == nil {
+		return nil
+	}
+	closeOurs(&th.Batch, th.Task.Tree.Files)
+	if err := openLate(&th.Batch, th.Task.Tree, th.OwnTable); err != nil {
+		return err
+	}
+	owners(th.Task, &th.Batch, th.OwnTable)
 	return nil
 }
 
 // OpenLate lets a process open what is in its directory in /proc, or in that of another process of the tree: such files are there
 // when all threads are. It comes behind [CloseOurs].
 func OpenLate(t *apply.Task) error {
-	if t.Table == nil || len(t.Tree.Files.Late) == 0 {
+	if t.Table == nil {
+		return nil
+	}
+	return openLate(&t.Batch, t.Tree, t.Table)
+}
+
+func openLate(b *apply.Batch, tree *apply.Tree, table *snapshot.Table) error {
+	if len(tree.Files.Late) == 0 {
 		return nil
 	}
 	taken := make(map[int]bool) // numbers
 	var order []*snapshot.File
 	slots := make(map[snapshot.FileID][]snapshot.Slot)
-	for _, s := range t.Table.Slots {
-		if !t.Tree.Files.Late[s.File] {
+	for _, s := range table.Slots {
+		if !tree.Files.Late[s.File] {
 			taken[s.FD] = true
 			continue
 		}
 		if slots[s.File] == nil {
-			order = append(order, file(t.Tree.Snapshot, s.File))
+			order = append(order, file(tree.Snapshot, s.File))
 		}
 		slots[s.File] = append(slots[s.File], s)
 	}
@@ -85,17 +124,17 @@ func OpenLate(t *apply.Task) error {
 		for taken[lowest] {
 			lowest++
 		}
-		t.Batch.Try("open "+o.Path.Name, func(fd uint64, err error) error {
+		b.Try("open "+o.Path.Name, func(fd uint64, err error) error {
 			if err == nil && fd != uint64(lowest) {
 				return fmt.Errorf("it has number %d, and not %d", fd, lowest)
 			}
 			return err
 		}, unix.SYS_OPENAT, apply.Num(unix.AT_FDCWD), apply.Text(o.Path.Name), apply.Num(f.Flags&^uint32(unix.O_ASYNC)|unix.O_NOCTTY), apply.Num(0))
 		if o.Pos != 0 && o.Pos <= math.MaxInt64 && f.Flags&unix.O_PATH == 0 {
-			t.Batch.Do(fmt.Sprintf("%s: seek to %d", o.Path.Name, o.Pos), unix.SYS_LSEEK, apply.Num(lowest), apply.Num(o.Pos), apply.Num(unix.SEEK_SET))
+			b.Do(fmt.Sprintf("%s: seek to %d", o.Path.Name, o.Pos), unix.SYS_LSEEK, apply.Num(lowest), apply.Num(o.Pos), apply.Num(unix.SEEK_SET))
 		}
 		if f.Owner.Signal != 0 {
-			t.Batch.Do(o.Path.Name+": F_SETSIG", unix.SYS_FCNTL, apply.Num(lowest), apply.Num(setSignal), apply.Num(f.Owner.Signal))
+			b.Do(o.Path.Name+": F_SETSIG", unix.SYS_FCNTL, apply.Num(lowest), apply.Num(setSignal), apply.Num(f.Owner.Signal))
 		}
 		stays := false
 		for _, s := range slots[f.ID] {
@@ -106,13 +145,13 @@ func OpenLate(t *apply.Task) error {
 				if s.CloseOnExec {
 					flag = unix.FD_CLOEXEC
 				}
-				t.Batch.Do(fmt.Sprintf("descriptor %d: F_SETFD", s.FD), unix.SYS_FCNTL, apply.Num(s.FD), apply.Num(unix.F_SETFD), apply.Num(flag))
+				b.Do(fmt.Sprintf("descriptor %d: F_SETFD", s.FD), unix.SYS_FCNTL, apply.Num(s.FD), apply.Num(unix.F_SETFD), apply.Num(flag))
 				continue
 			}
-			t.Batch.Do(fmt.Sprintf("descriptor %d: dup3", s.FD), unix.SYS_DUP3, apply.Num(lowest), apply.Num(s.FD), apply.Num(closeOnExec(s)))
+			b.Do(fmt.Sprintf("descriptor %d: dup3", s.FD), unix.SYS_DUP3, apply.Num(lowest), apply.Num(s.FD), apply.Num(closeOnExec(s)))
 		}
 		if !stays {
-			t.Batch.Do("close", unix.SYS_CLOSE, apply.Num(lowest))
+			b.Do("close", unix.SYS_CLOSE, apply.Num(lowest))
 		}
 	}
 	return nil
@@ -137,12 +176,16 @@ func closeOnExec(s snapshot.Slot) int {
 
 // CloseOurs closes the numbers of ours. It comes when nothing is opened, mapped or moved any more.
 func CloseOurs(t *apply.Task) error {
-	first, end := t.Tree.Files.Range()
-	if t.Table == nil || first == end {
-		return nil
+	if t.Table != nil {
+		closeOurs(&t.Batch, t.Tree.Files)
 	}
-	t.Batch.Do("close_range", unix.SYS_CLOSE_RANGE, apply.Num(first), apply.Num(end-1), apply.Num(0))
 	return nil
+}
+
+func closeOurs(b *apply.Batch, files *apply.Files) {
+	if first, end := files.Range(); first < end {
+		b.Do("close_range", unix.SYS_CLOSE_RANGE, apply.Num(first), apply.Num(end-1), apply.Num(0))
+	}
 }
 
 const (
@@ -156,22 +199,25 @@ const (
 // Owners says who gets SIGIO of the files of a process. It comes when all processes, groups and threads are there, and before
 // rights are given up: a file's owner is remembered with the ids of who has set it.
 func Owners(t *apply.Task) error {
-	if t.Table == nil {
-		return nil
+	if t.Table != nil {
+		owners(t, &t.Batch, t.Table)
 	}
-	for _, f := range told(t) {
+	return nil
+}
+
+func owners(t *apply.Task, b *apply.Batch, table *snapshot.Table) {
+	for _, f := range told(t.Tree.Snapshot, table.ID) {
 		if f.Owner.PID != 0 {
 			if known(t.Tree.Snapshot, f.Owner) {
-				own(t, f.fd, f.Owner)
+				own(b, f.fd, f.Owner)
 			} else {
 				t.Tree.Note("%s: descriptor %d: its owner %d is no process of the tree, and gets no signals any more", t.Where(), f.fd, f.Owner.PID)
 			}
 		}
 		if f.Flags&unix.O_ASYNC != 0 {
-			t.Batch.Do(fmt.Sprintf("descriptor %d: O_ASYNC", f.fd), unix.SYS_FCNTL, apply.Num(f.fd), apply.Num(unix.F_SETFL), apply.Num(f.Flags&^uint32(unix.O_ACCMODE)))
+			b.Do(fmt.Sprintf("descriptor %d: O_ASYNC", f.fd), unix.SYS_FCNTL, apply.Num(f.fd), apply.Num(unix.F_SETFL), apply.Num(f.Flags&^uint32(unix.O_ACCMODE)))
 		}
 	}
-	return nil
 }
 
 // An owned file is one that somebody is told of, at a number.
@@ -181,22 +227,22 @@ type owned struct {
 }
 
 // told returns the files that somebody is to be told of, and that no table before this one has.
-func told(t *apply.Task) []owned {
+func told(tree *snapshot.Tree, id snapshot.ObjectID) []owned {
 	files := make(map[snapshot.FileID]*snapshot.File)
-	for _, f := range t.Tree.Snapshot.Files {
+	for _, f := range tree.Files {
 		if f.Flags&unix.O_PATH == 0 && (f.Owner.PID != 0 || f.Flags&unix.O_ASYNC != 0) {
 			files[f.ID] = f
 		}
 	}
 	var list []owned
-	for _, table := range t.Tree.Snapshot.Tables {
+	for _, table := range tree.Tables {
 		if len(files) == 0 {
 			break
 		}
 		for _, s := range table.Slots {
 			if f := files[s.File]; f != nil {
 				delete(files, s.File)
-				if table.ID == t.Table.ID {
+				if table.ID == id {
 					list = append(list, owned{f, s.FD})
 				}
 			}
@@ -229,16 +275,16 @@ func known(tree *snapshot.Tree, o snapshot.Owner) bool {
 }
 
 // own sets a file's owner in the name of who had set it.
-func own(t *apply.Task, fd int, o snapshot.Owner) {
+func own(b *apply.Batch, fd int, o snapshot.Owner) {
 	foreign := o.UID != uint32(unix.Getuid()) || o.EUID != uint32(unix.Geteuid())
 	if foreign {
 		// The saved id stays, and with it the way back.
-		t.Batch.Do("setresuid", unix.SYS_SETRESUID, apply.Num(o.UID), apply.Num(o.EUID), apply.Num(unix.Geteuid()))
+		b.Do("setresuid", unix.SYS_SETRESUID, apply.Num(o.UID), apply.Num(o.EUID), apply.Num(unix.Geteuid()))
 	}
 	owner := binary.LittleEndian.AppendUint32(nil, o.Type)
 	owner = binary.LittleEndian.AppendUint32(owner, uint32(o.PID))
-	t.Batch.Do(fmt.Sprintf("descriptor %d: owner %d", fd, o.PID), unix.SYS_FCNTL, apply.Num(fd), apply.Num(setOwner), apply.Bytes(owner))
+	b.Do(fmt.Sprintf("descriptor %d: owner %d", fd, o.PID), unix.SYS_FCNTL, apply.Num(fd), apply.Num(setOwner), apply.Bytes(owner))
 	if foreign {
-		t.Batch.Do("setresuid", unix.SYS_SETRESUID, apply.Num(unix.Getuid()), apply.Num(unix.Geteuid()), apply.Num(unix.Geteuid()))
+		b.Do("setresuid", unix.SYS_SETRESUID, apply.Num(unix.Getuid()), apply.Num(unix.Geteuid()), apply.Num(unix.Geteuid()))
 	}
 }

@@ -15,26 +15,39 @@ import (
 // Collect reads the tables, and makes the list of open files.
 func Collect(t *collect.Tree) error {
 	for p := range t.Alive() {
-		if !p.Table {
-			continue
-		}
-		numbers, err := p.Dir.FDs()
-		if err != nil {
-			return err
-		}
-		table := &snapshot.Table{ID: p.Task.Table, Slots: make([]snapshot.Slot, len(numbers))}
-		for i, fd := range numbers {
-			if table.Slots[i], err = slot(t, p, fd); err != nil {
-				return fmt.Errorf("%s: descriptor %d: %w", p.Where(), fd, err)
+		if p.Table {
+			if err := table(t, p.Holder(), p.Task.Table); err != nil {
+				return err
 			}
 		}
-		t.Snapshot.Tables = append(t.Snapshot.Tables, table)
+		for _, th := range p.Threads {
+			if th.Table {
+				if err := table(t, th.Holder(), th.Snapshot.Table); err != nil {
+					return err
+				}
+			}
+		}
 	}
 	return nil
 }
 
-func slot(t *collect.Tree, p *collect.Process, fd int) (snapshot.Slot, error) {
-	f, isNew, closeOnExec, err := t.Open(p, fd)
+func table(t *collect.Tree, h collect.Holder, id snapshot.ObjectID) error {
+	numbers, err := h.Dir.FDs()
+	if err != nil {
+		return err
+	}
+	table := &snapshot.Table{ID: id, Slots: make([]snapshot.Slot, len(numbers))}
+	for i, fd := range numbers {
+		if table.Slots[i], err = slot(t, h, fd); err != nil {
+			return fmt.Errorf("%s: descriptor %d: %w", h.Where(), fd, err)
+		}
+	}
+	t.Snapshot.Tables = append(t.Snapshot.Tables, table)
+	return nil
+}
+
+func slot(t *collect.Tree, h collect.Holder, fd int) (snapshot.Slot, error) {
+	f, isNew, closeOnExec, err := t.Open(h, fd)
 	if err != nil {
 		return snapshot.Slot{}, err
 	}

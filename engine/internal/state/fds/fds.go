@@ -75,24 +75,43 @@ func Encode(from *snapshot.Tree, to *images.Set, r *images.Report) {
 		}
 		to.FDInfo[uint32(table.ID)] = slots
 	}
+	for _, t := range to.Alive(from) {
+		inSnapshot(to, t.PID, t.Table, r)
+		for _, thread := range t.Threads {
+			if thread.Table != 0 {
+				inSnapshot(to, thread.TID, thread.Table, r)
+			}
+		}
+	}
+}
+
+func inSnapshot(to *images.Set, who snapshot.PID, id snapshot.ObjectID, r *images.Report) {
+	if _, ok := to.FDInfo[uint32(id)]; !ok {
+		r.Unsupported(image.FDInfo.File(uint64(id)), "the descriptor table of %s is not in the snapshot", who)
+	}
 }
 
 // Decode reads the tables and makes the files.
 func Decode(from *images.Set, to *snapshot.Tree, r *images.Report) {
 	decodeFiles(from, to, r)
-	users := make(map[uint32]*images.Process)
+	seen := make(map[snapshot.ObjectID]bool)
+	add := func(id snapshot.ObjectID) {
+		if id == 0 || seen[id] {
+			return
+		}
+		seen[id] = true
+		table := &snapshot.Table{ID: id}
+		decodeTable(table, from, r)
+		to.Tables = append(to.Tables, table)
+	}
 	for p, t := range from.Alive(to) {
 		if p.IDs == nil {
 			continue
 		}
-		id := p.IDs.FilesID
-		if users[id] != nil {
-			continue
+		add(t.Table)
+		for _, thread := range t.Threads {
+			add(thread.Table)
 		}
-		users[id] = p
-		table := &snapshot.Table{ID: t.Table}
-		decodeTable(table, from, r)
-		to.Tables = append(to.Tables, table)
 	}
 }
 

@@ -17,25 +17,55 @@ func Apply(t *apply.Task) error {
 		return nil // a process before it has the same
 	}
 	elsewhere, err := moved(t.Tree.Files, t.FS.Root)
-	if err != nil {
-		return fmt.Errorf("%s: root directory: %w", t.Where(), err)
+	if err == nil {
+		err = enter(&t.Batch, t.Tree.Files, t.FS, elsewhere)
 	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", t.Where(), err)
+	}
+	return nil
+}
+
+// ApplyThread gives a thread what it has for itself.
+func ApplyThread(th *apply.Thread) error {
+	if th.OwnFS == nil {
+		return nil
+	}
+	files := th.Task.Tree.Files
+	elsewhere, err := moved(files, th.OwnFS.Root)
+	for _, c := range th.Task.Tree.Snapshot.FSContexts {
+		// It has a copy of what its process has by now.
+		if err == nil && c.ID == th.Task.Task.FS && !elsewhere {
+			elsewhere, err = moved(files, c.Root)
+		}
+	}
+	if err == nil {
+		err = enter(&th.Batch, files, th.OwnFS, elsewhere)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", th.Where(), err)
+	}
+	return nil
+}
+
+// enter sets root, working directory and umask. The root is left alone where it is the one that the caller has.
+func enter(b *apply.Batch, files *apply.Files, c *snapshot.FSContext, elsewhere bool) error {
 	if elsewhere {
-		root, err := t.Tree.Files.Number(t.FS.Root)
+		root, err := files.Number(c.Root)
 		if err != nil {
 			return err
 		}
-		t.Batch.Do("fchdir to the root directory", unix.SYS_FCHDIR, apply.Num(root))
-		t.Batch.Do("chroot", unix.SYS_CHROOT, apply.Text("."))
+		b.Do("fchdir to the root directory", unix.SYS_FCHDIR, apply.Num(root))
+		b.Do("chroot", unix.SYS_CHROOT, apply.Text("."))
 	}
-	cwd, err := t.Tree.Files.Number(t.FS.Cwd)
+	cwd, err := files.Number(c.Cwd)
 	if err != nil {
 		return err
 	}
-	t.Batch.Do("fchdir to the working directory", unix.SYS_FCHDIR, apply.Num(cwd))
-	if t.FS.Umask != nil {
+	b.Do("fchdir to the working directory", unix.SYS_FCHDIR, apply.Num(cwd))
+	if c.Umask != nil {
 		// Its result is the mask before, and never an error.
-		t.Batch.Do("umask", unix.SYS_UMASK, apply.Num(*t.FS.Umask))
+		b.Do("umask", unix.SYS_UMASK, apply.Num(*c.Umask))
 	}
 	return nil
 }
@@ -45,7 +75,7 @@ func Apply(t *apply.Task) error {
 func moved(files *apply.Files, root snapshot.FileID) (bool, error) {
 	f := files.Ours(root)
 	if f == nil {
-		return false, fmt.Errorf("file %d was not opened", root)
+		return false, fmt.Errorf("root directory: file %d was not opened", root)
 	}
 	var theirs, ours unix.Statx_t
 	const what = unix.STATX_INO | unix.STATX_MNT_ID

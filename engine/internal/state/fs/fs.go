@@ -12,52 +12,76 @@ import (
 	"stasis.example/image/entry"
 )
 
-// Encode writes the contexts, each for the first task that has it.
+// Encode writes the contexts, each for the first task or thread that has it.
 func Encode(from *snapshot.Tree, to *images.Set, r *images.Report) {
 	contexts := make(map[snapshot.ObjectID]*snapshot.FSContext)
 	for _, c := range from.FSContexts {
 		contexts[c.ID] = c
 	}
 	done := make(map[snapshot.ObjectID]bool)
-	for p, t := range to.Alive(from) {
-		if done[t.FS] {
-			continue
+	encode := func(id snapshot.ObjectID, tid uint32) *entry.FS {
+		if done[id] {
+			return nil
 		}
-		done[t.FS] = true
-		c := contexts[t.FS]
+		done[id] = true
+		c := contexts[id]
 		if c == nil {
-			r.Unsupported(name(p), "file system context %d is not in the snapshot", t.FS)
-			continue
+			r.Unsupported(name(tid), "file system context %d is not in the snapshot", id)
+			return nil
 		}
-		p.FS = &entry.FS{CwdID: uint32(c.Cwd), RootID: uint32(c.Root), Umask: c.Umask}
+		return &entry.FS{CwdID: uint32(c.Cwd), RootID: uint32(c.Root), Umask: c.Umask}
+	}
+	for p, t := range to.Alive(from) {
+		p.FS = encode(t.FS, p.Entry.PID)
+		for _, thread := range t.Threads {
+			if thread.FS == 0 {
+				continue
+			}
+			tid := uint32(thread.TID.Num())
+			if fs := encode(thread.FS, tid); fs != nil {
+				if p.ThreadFS == nil {
+					p.ThreadFS = make(map[uint32]*entry.FS)
+				}
+				p.ThreadFS[tid] = fs
+			}
+		}
 	}
 }
 
-func name(p *images.Process) string { return image.FS.File(uint64(p.Entry.PID)) }
+func name(tid uint32) string { return image.FS.File(uint64(tid)) }
 
 // Decode reads the contexts.
 func Decode(from *images.Set, to *snapshot.Tree, r *images.Report) {
 	for p, t := range from.Alive(to) {
-		if p.FS == nil {
-			continue // another task has it, or the reader has said that it is missing
+		decode(from, to, p.FS, t.FS, p.Entry.PID, r)
+		for _, thread := range t.Threads {
+			tid := uint32(thread.TID.Num())
+			decode(from, to, p.ThreadFS[tid], thread.FS, tid, r)
 		}
-		r.Unknown(name(p), p.FS, p.FS.Unknown)
-		c := &snapshot.FSContext{ID: t.FS, Cwd: snapshot.FileID(p.FS.CwdID), Root: snapshot.FileID(p.FS.RootID), Umask: p.FS.Umask}
-		if c.Umask != nil && *c.Umask > 0o777 {
-			r.Damaged(name(p), "umask %#o", *c.Umask)
-		}
-		for _, f := range []struct {
-			what string
-			id   uint32
-		}{{"working directory", p.FS.CwdID}, {"root", p.FS.RootID}} {
-			e := from.File(f.id)
-			switch {
-			case e == nil:
-				r.Damaged(name(p), "the %s, file %d, is not in %s", f.what, f.id, image.Files.File(0))
-			case e.Type != entry.FDTypeReg:
-				r.Damaged(name(p), "the %s, file %d, is of type %v", f.what, f.id, e.Type)
-			}
-		}
-		to.FSContexts = append(to.FSContexts, c)
 	}
+}
+
+// decode reads one. It is nil where another task or thread has it, or where it is missing, which the reader has said.
+func decode(from *images.Set, to *snapshot.Tree, fs *entry.FS, id snapshot.ObjectID, tid uint32, r *images.Report) {
+	if fs == nil {
+		return
+	}
+	r.Unknown(name(tid), fs, fs.Unknown)
+	c := &snapshot.FSContext{ID: id, Cwd: snapshot.FileID(fs.CwdID), Root: snapshot.FileID(fs.RootID), Umask: fs.Umask}
+	if c.Umask != nil && *c.Umask > 0o777 {
+		r.Damaged(name(tid), "umask %#o", *c.Umask)
+	}
+	for _, f := range []struct {
+		what string
+		id   uint32
+	}{{"working directory", fs.CwdID}, {"root", fs.RootID}} {
+		e := from.File(f.id)
+		switch {
+		case e == nil:
+			r.Damaged(name(tid), "the %s, file %d, is not in %s", f.what, f.id, image.Files.File(0))
+		case e.Type != entry.FDTypeReg:
+			r.Damaged(name(tid), "the %s, file %d, is of type %v", f.what, f.id, e.Type)
+		}
+	}
+	to.FSContexts = append(to.FSContexts, c)
 }

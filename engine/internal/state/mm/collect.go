@@ -38,7 +38,7 @@ func Collect(t *collect.Tree) error {
 		if err != nil {
 			return err
 		}
-		s.Exe = t.Named(p, "exe", link, unix.O_RDONLY).ID
+		s.Exe = t.Named(p.Holder(), "exe", link, unix.O_RDONLY).ID
 		c := collector{tree: t, p: p, space: s}
 		if err := p.Dir.Smaps(c.mapping); err != nil {
 			return err
@@ -165,7 +165,7 @@ func (c *collector) file(m *proc.Smap, openFlags uint32) snapshot.FileID {
 	if err != nil { // it takes CAP_CHECKPOINT_RESTORE in the first user namespace
 		link = m.Path
 	}
-	return c.tree.Named(c.p, name, link, openFlags).ID
+	return c.tree.Named(c.p.Holder(), name, link, openFlags).ID
 }
 
 // kind finds out what a mapping is of, or says why it cannot be saved.

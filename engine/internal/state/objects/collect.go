@@ -43,19 +43,49 @@ func Collect(t *collect.Tree) error {
 			if *o.id, *o.first, err = o.sharers.number(t, p.Live()); err != nil {
 				return err
 			}
+			o.sharers.owner(*o.id, p)
 		}
 		if !p.Space {
 			// Two processes cannot both be driven in one address space.
 			t.Report.Unsupported(p.Where(), "it shares its memory with another process (CLONE_VM)")
 		}
+	}
+	// When all processes have their numbers, so that what a thread shares with another process is found.
+	for p := range t.Alive() {
 		for _, th := range p.Threads[1:] {
-			same, err := t.Kernel.Same(p.Live(), th.Remote.TID, linux.SameFS, 0, 0)
-			if err != nil {
+			if err := apart(t, th, &tables, &contexts); err != nil {
 				return err
 			}
-			if !same {
-				t.Report.Unsupported(th.Where(), "it has a working directory of its own (unshare)")
-			}
+		}
+	}
+	return nil
+}
+
+// apart gives numbers to what a thread has of its own.
+func apart(t *collect.Tree, th *collect.Thread, tables, contexts *sharers) error {
+	p, tid := th.Process, th.Remote.TID
+	sameFS, err := t.Kernel.Same(p.Live(), tid, linux.SameFS, 0, 0)
+	if err != nil {
+		return err
+	}
+	for _, o := range []struct {
+		same     bool
+		sharers  *sharers
+		id       *snapshot.ObjectID
+		first    *bool
+		what, by string
+	}{
+		{!th.Remote.OwnFiles, tables, &th.Snapshot.Table, &th.Table, "a descriptor table", "CLONE_FILES"},
+		{sameFS, contexts, &th.Snapshot.FS, &th.FS, "a working directory", "CLONE_FS"},
+	} {
+		if o.same {
+			continue
+		}
+		if *o.id, *o.first, err = o.sharers.number(t, tid); err != nil {
+			return err
+		}
+		if other := o.sharers.owner(*o.id, p); other != p {
+			t.Report.Unsupported(th.Where(), "it has %s (%s) that is not its process's but process %d's, which cannot be saved yet", o.what, o.by, other.PID)
 		}
 	}
 	return nil
@@ -66,6 +96,19 @@ type sharers struct {
 	what int
 	pids []int
 	ids  []snapshot.ObjectID
+
+	owners map[snapshot.ObjectID]*collect.Process
+}
+
+// owner returns the process that has a thing first: the one given, if no other has it.
+func (s *sharers) owner(id snapshot.ObjectID, p *collect.Process) *collect.Process {
+	if s.owners == nil {
+		s.owners = make(map[snapshot.ObjectID]*collect.Process)
+	}
+	if s.owners[id] == nil {
+		s.owners[id] = p
+	}
+	return s.owners[id]
 }
 
 // number returns the number of what a process has, and whether it is the first that has it.

@@ -1,5 +1,6 @@
 // Package objects is the state "what processes share": which address space, descriptor table, file system context and signal
-// handlers each has, and its namespaces. In images it is ids-PID.img.
+// handlers each has, and its namespaces. In images it is ids-PID.img; what a thread has of its own, by unshare(2), is in the ids
+// of its core.
 //
 // CRIU can restore a shared descriptor table, and refuses to dump the rest; a set with those is marked as one for stasis only.
 //
@@ -24,13 +25,23 @@ func Encode(from *snapshot.Tree, to *images.Set, r *images.Report) {
 			to.StasisOnly()
 		}
 		spaces[t.Space], contexts[t.FS], handlers[t.Handlers] = true, true, true
-		for _, thread := range t.Threads {
+		for i, thread := range t.Threads {
+			if thread.Table == 0 && thread.FS == 0 {
+				continue
+			}
+			if i == 0 || i >= len(p.Cores) {
+				r.Unsupported("process "+t.PID.String(), "its first thread has descriptors or a working directory that are not the process's")
+				continue
+			}
+			to.StasisOnly()
+			ids := &entry.TaskKobjIDs{VMID: p.IDs.VMID, FilesID: p.IDs.FilesID, FSID: p.IDs.FSID, SighandID: p.IDs.SighandID}
 			if thread.Table != 0 {
-				r.Unsupported("process "+t.PID.String(), "thread %s has a descriptor table of its own", thread.TID)
+				ids.FilesID = uint32(thread.Table)
 			}
 			if thread.FS != 0 {
-				r.Unsupported("process "+t.PID.String(), "thread %s has a working directory of its own", thread.TID)
+				ids.FSID = uint32(thread.FS)
 			}
+			p.Cores[i].IDs = ids
 		}
 	}
 }
@@ -63,6 +74,33 @@ func Decode(from *images.Set, to *snapshot.Tree, r *images.Report) {
 			r.Damaged(name, "the process has an address space, descriptors, a working directory or handlers with the number 0")
 		}
 		t.Namespaces = decodeNamespaces(p.IDs)
+		decodeThreads(p, t, from.Inventory.ImgVersion, r)
+	}
+}
+
+// decodeThreads reads the numbers of what threads have of their own.
+func decodeThreads(p *images.Process, t *snapshot.Task, version uint32, r *images.Report) {
+	for i, ids := range p.Apart() {
+		if i >= len(t.Threads) {
+			return
+		}
+		thread := t.Threads[i]
+		name := images.CoreName(thread.TID.Num())
+		r.Unknown(name, ids, ids.Unknown)
+		switch {
+		case version != image.VersionStasis:
+			r.Damaged(name, "a thread has descriptors or a working directory of its own, which images of this version cannot have")
+		case ids.VMID != p.IDs.VMID || ids.SighandID != p.IDs.SighandID:
+			r.Damaged(name, "a thread has another address space, or other signal handlers, than its process")
+		case ids.FilesID == 0 || ids.FSID == 0:
+			r.Damaged(name, "the thread has descriptors or a working directory with the number 0")
+		}
+		if ids.FilesID != p.IDs.FilesID {
+			thread.Table = snapshot.ObjectID(ids.FilesID)
+		}
+		if ids.FSID != p.IDs.FSID {
+			thread.FS = snapshot.ObjectID(ids.FSID)
+		}
 	}
 }
 

@@ -35,7 +35,7 @@ func collectSocket(t *collect.Tree, f *collect.File) error {
 	}
 	defer unix.Close(fd)
 	o := &snapshot.RPCSocket{Inode: uint32(t.RPCSocket)}
-	ns, err := f.Process.Dir.NS("net")
+	ns, err := f.Dir.NS("net")
 	if err != nil {
 		return err
 	}

@@ -49,7 +49,7 @@ func goneOn(f *collect.File) (*proc.TimerFD, error) {
 	if err := unix.TimerfdGettime(fd, &left); err != nil {
 		return nil, fmt.Errorf("timerfd_gettime: %w", err)
 	}
-	again, err := f.Process.Dir.FDInfo(f.FD)
+	again, err := f.Dir.FDInfo(f.FD)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,218 @@
+/*
+ * apart: threads with descriptor tables, working directories and umasks of their own (unshare), some of which have them in
+ * common again. What one opens, closes or changes, those find who share it, and no others:
+ *
+ *	first thread	a table and a directory of its own
+ *	A and B		a table of theirs; the directory that E has
+ *	C		a directory that D has; the table that E has
+ *	D		a table of its own
+ *	E		what the process had at first
+ */
+#include "victim.h"
+#include <pthread.h>
+#include <sched.h>
+#include <sys/epoll.h>
+#include <sys/stat.h>
+
+enum { FIRST, A, B, C, D, E, ALL };
+
+enum what { NOTHING, OPEN, CLOSE, FLAGS, BYTE, CHDIR, UMASK, CWD, POLL };
+
+enum { FILE_FD = 60, READ_FD, WRITE_FD, EPOLL_FD, NEW_FD = 200 };
+
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
+static struct work {
+	enum what what;
+	int number, result;
+	const char *text;
+} work[ALL];
+static int ready;
+
+/* Does a piece of work. */
+static int act(const struct work *w)
+{
+	struct epoll_event event;
+	char text[4096] = "", c = 0;
+	int fd;
+
+	switch (w->what) {
+	case OPEN: /* a file at a number */
+		fd = open(w->text, O_RDONLY | O_CLOEXEC);
+		if (fd < 0 || dup2(fd, w->number) < 0)
+			return -errno;
+		return close(fd);
+	case CLOSE:
+		return close(w->number) ? -errno : 0;
+	case FLAGS:
+		fd = fcntl(w->number, F_GETFD);
+		return fd < 0 ? -errno : fd;
+	case BYTE:
+		return read(w->number, &c, 1) == 1 ? c : -errno;
+	case CHDIR:
+		return chdir(w->text) ? -errno : 0;
+	case UMASK: /* sets one, and says what it was */
+		return umask(w->number);
+	case CWD: /* whether it ends so */
+		if (!getcwd(text, sizeof(text)) || strlen(text) < strlen(w->text))
+			return -errno;
+		return !strcmp(text + strlen(text) - strlen(w->text), w->text);
+	case POLL:
+		return epoll_wait(w->number, &event, 1, 0) == 1 ? (int)event.data.u32 : -errno;
+	default:
+		return -EINVAL;
+	}
+}
+
+static int ask(int who, enum what what, int number, const char *text)
+{
+	struct work mine = { what, number, 0, text };
+	int result;
+
+	if (who == FIRST)
+		return act(&mine);
+	pthread_mutex_lock(&mutex);
+	work[who] = mine;
+	pthread_cond_broadcast(&changed);
+	while (work[who].what != NOTHING)
+		pthread_cond_wait(&changed, &mutex);
+	result = work[who].result;
+	pthread_mutex_unlock(&mutex);
+	return result;
+}
+
+static void *run(void *argument);
+
+static void make(long who)
+{
+	pthread_t thread;
+
+	if (pthread_create(&thread, NULL, run, (void *)who))
+		victim_die("thread");
+}
+
+/* What A alone has: half a file that was read, a pipe with something in it, an epoll file that watches it. */
+static void own_files(void)
+{
+	struct epoll_event event = { .events = EPOLLIN, .data.u32 = 77 };
+	int fds[2], fd = open("file", O_RDONLY);
+
+	if (fd < 0 || lseek(fd, 3, SEEK_SET) != 3 || dup3(fd, FILE_FD, O_CLOEXEC) < 0 || close(fd))
+		victim_die("a file");
+	if (pipe(fds) || dup2(fds[0], READ_FD) < 0 || dup2(fds[1], WRITE_FD) < 0 || close(fds[0]) || close(fds[1]) ||
+	    write(WRITE_FD, "pipe", 4) != 4)
+		victim_die("a pipe");
+	fd = epoll_create1(0);
+	if (fd < 0 || dup2(fd, EPOLL_FD) < 0 || close(fd) || epoll_ctl(EPOLL_FD, EPOLL_CTL_ADD, READ_FD, &event))
+		victim_die("epoll");
+}
+
+static void *run(void *argument)
+{
+	long who = (long)argument;
+
+	if (who == A) {
+		if (unshare(CLONE_FILES))
+			victim_die("unshare");
+		own_files();
+		make(B);
+	} else if (who == C) {
+		if (unshare(CLONE_FS) || chdir("c"))
+			victim_die("unshare");
+		umask(0123);
+		make(D);
+	} else if (who == D && (unshare(CLONE_FILES) || dup2(open("../file", O_RDONLY), FILE_FD) != FILE_FD)) {
+		victim_die("unshare");
+	}
+	pthread_mutex_lock(&mutex);
+	ready++;
+	pthread_cond_broadcast(&changed);
+	for (;;) {
+		while (work[who].what == NOTHING)
+			pthread_cond_wait(&changed, &mutex);
+		work[who].result = act(&work[who]);
+		work[who].what = NOTHING;
+		pthread_cond_broadcast(&changed);
+	}
+}
+
+/* Asks everybody. Those in the set, a bit each, must answer one thing, the others another. */
+static void all(const char *why, unsigned set, enum what what, int number, const char *text, int in, int out)
+{
+	for (int who = 0; who < ALL; who++) {
+		int want = set >> who & 1 ? in : out, got = ask(who, what, number, text);
+
+		if (got != want)
+			victim_fail("%s: thread %d says %d, and not %d", why, who, got, want);
+	}
+}
+
+#define BIT(who) (1u << (who))
+
+static void check(void)
+{
+	static const struct {
+		int who;
+		unsigned table;
+	} tables[] = { { FIRST, BIT(FIRST) }, { A, BIT(A) | BIT(B) }, { D, BIT(D) }, { E, BIT(C) | BIT(E) } };
+
+	for (int i = 0; i < 4; i++)
+		if (ask(tables[i].who, OPEN, NEW_FD + i, "/dev/null"))
+			victim_fail("thread %d cannot open a file", tables[i].who);
+	for (int i = 0; i < 4; i++)
+		all("descriptors", tables[i].table, FLAGS, NEW_FD + i, NULL, 0, -EBADF);
+
+	if (ask(B, FLAGS, FILE_FD, NULL) != FD_CLOEXEC || ask(B, BYTE, FILE_FD, NULL) != 'd')
+		victim_fail("the file of A and B");
+	if (ask(D, FLAGS, FILE_FD, NULL) || ask(D, BYTE, FILE_FD, NULL) != 'a')
+		victim_fail("the file of D");
+	if (ask(C, FLAGS, FILE_FD, NULL) || ask(C, BYTE, FILE_FD, NULL) || ask(FIRST, FLAGS, FILE_FD, NULL) != -EBADF)
+		victim_fail("the file that all had");
+	all("the pipe", BIT(A) | BIT(B), FLAGS, WRITE_FD, NULL, 0, -EBADF);
+	if (ask(A, POLL, EPOLL_FD, NULL) != 77 || ask(B, BYTE, READ_FD, NULL) != 'p')
+		victim_fail("what is in the pipe");
+
+	all("working directory", BIT(FIRST), CWD, 0, "/first", 1, 0);
+	all("working directory", BIT(C) | BIT(D), CWD, 0, "/c", 1, 0);
+	if (ask(D, CHDIR, 0, "deeper") || ask(E, CHDIR, 0, "other"))
+		victim_fail("chdir");
+	all("working directory", BIT(C) | BIT(D), CWD, 0, "/c/deeper", 1, 0);
+	all("working directory", BIT(A) | BIT(B) | BIT(E), CWD, 0, "/other", 1, 0);
+	if (ask(D, UMASK, 0111, NULL) != 0123 || ask(C, UMASK, 0123, NULL) != 0111)
+		victim_fail("the umask of C and D");
+	if (ask(E, UMASK, 0111, NULL) != 0135 || ask(A, UMASK, 0135, NULL) != 0111 || ask(FIRST, UMASK, 0, NULL) != 017)
+		victim_fail("the umask of the others");
+}
+
+int main(int argc, char **argv)
+{
+	int fd;
+
+	victim_init(argc, argv);
+	umask(0);
+	fd = open("file", O_CREAT | O_TRUNC | O_WRONLY, 0644);
+	if (fd < 0 || write(fd, "abcdef", 6) != 6 || close(fd) || mkdir("c", 0755) || mkdir("c/deeper", 0755) || mkdir("first", 0755) ||
+	    mkdir("other", 0755))
+		victim_die("files");
+	umask(0135);
+	fd = open("/dev/zero", O_RDONLY);
+	if (fd < 0 || dup2(fd, FILE_FD) < 0 || close(fd))
+		victim_die("/dev/zero");
+	make(A);
+	make(C);
+	make(E);
+	pthread_mutex_lock(&mutex);
+	while (ready < ALL - 1)
+		pthread_cond_wait(&changed, &mutex);
+	pthread_mutex_unlock(&mutex);
+	if (unshare(CLONE_FILES | CLONE_FS) || close(FILE_FD) || chdir("first"))
+		victim_die("unshare");
+	umask(017);
+
+	victim_ready();
+	if (sabotage)
+		ask(D, CLOSE, FILE_FD, NULL);
+	victim_wait();
+	check();
+	victim_ok();
+}
