@@ -106,7 +106,7 @@ func visit(ctx context.Context, kernel *linux.Kernel, pid int) error {
 	})
 }
 
-// freezeAll stops a process and its children, which share its memory if there are any.
+// freezeAll stops a process and those of its children that share its memory.
 func freezeAll(tr *ptrace.Tracer, pid int) ([]*Process, error) {
 	host, err := Freeze(tr, pid)
 	if err != nil {
@@ -114,6 +114,11 @@ func freezeAll(tr *ptrace.Tracer, pid int) ([]*Process, error) {
 	}
 	all := []*Process{host}
 	for _, child := range children(pid) {
+		if same, err := tr.Kernel().Same(pid, child, linux.SameVM, 0, 0); err != nil {
+			return all, err
+		} else if !same {
+			continue
+		}
 		p, err := Freeze(tr, child)
 		if err != nil {
 			return all, err
