@@ -354,6 +354,14 @@ func (p *Process) inherit(heir *Thread) error {
 			return err
 		}
 	}
+	for heir.place == placeInside && heir.p.sameFiles && len(p.closing) > 0 {
+		// Nobody has run since, so nobody else has got the number if it is closed already.
+		closing := NewCall(unix.SYS_CLOSE, uint64(p.closing[0]))
+		if err := heir.single(p.boot, &closing, nil); err != nil {
+			return err
+		}
+		p.closing = p.closing[1:]
+	}
 	if err := heir.back(); err != nil {
 		return err
 	}
@@ -377,7 +385,10 @@ func (p *Process) closeSlots(th *Thread) error {
 			continue
 		}
 		// Taken off the list when the call can no longer be kept from being made.
-		off := func() error { return th.p.Write(p.area.fd(slot), []byte{0xff, 0xff, 0xff, 0xff}) }
+		off := func() error {
+			p.closing = append(p.closing, fd)
+			return th.p.Write(p.area.fd(slot), []byte{0xff, 0xff, 0xff, 0xff})
+		}
 		closing := NewCall(unix.SYS_CLOSE, uint64(fd))
 		if err := th.single(th.block, &closing, off); err != nil {
 			return err

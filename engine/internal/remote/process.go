@@ -37,8 +37,9 @@ type Process struct {
 	bootFound []byte     // what was there: zeros, or the boot block of a dead engine
 	boot      uint64     // address of the boot block, 0 while there is none
 	area      area
-	sock      int     // our end of the park socket, -1 when there is none
-	active    *Thread // the thread that reads the park socket, if one does
+	sock      int      // our end of the park socket, -1 when there is none
+	closing   []uint32 // descriptors of ours that are off the list, and that the first thread was about to close
+	active    *Thread  // the thread that reads the park socket, if one does
 }
 
 // A Thread is a thread of a Process.
