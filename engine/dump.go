@@ -16,6 +16,7 @@ import (
 	"stasis.example/engine/internal/images"
 	"stasis.example/engine/internal/kinds"
 	"stasis.example/engine/internal/pages"
+	"stasis.example/engine/internal/plan"
 	"stasis.example/engine/internal/ptrace"
 	"stasis.example/engine/internal/snapshot"
 	"stasis.example/engine/internal/state/regfile"
@@ -103,6 +104,7 @@ func (d *dump) frozen(tr *ptrace.Tracer) error {
 	if err := collectAll(d.tree); err != nil {
 		return err
 	}
+	plan.Possible(d.tree.Snapshot, d.shellJob, d.tree.Report)
 	d.log.info("looked at from outside")
 	if err := d.refuse(); err != nil {
 		return err

@@ -34,6 +34,7 @@ var victims = []struct {
 	{name: "python", needs: []testkit.Requirement{testkit.Python}},
 	{name: "leaderless"},
 	{name: "rseq"},
+	{name: "sharing"},
 	{name: "shell"},
 	{name: "signals"},
 	{name: "threads"},

@@ -17,7 +17,7 @@ var errInjected = errors.New("injected")
 
 // A dump that fails at any step leaves the tree as it was, and says so.
 func TestDumpFailsAtEveryStep(t *testing.T) {
-	for _, name := range []string{"threads", "tree", "leaderless", "ghosts", "apart"} {
+	for _, name := range []string{"threads", "tree", "leaderless", "ghosts", "apart", "sharing"} {
 		t.Run(name, func(t *testing.T) {
 			testkit.Need(t, testkit.Root, testkit.VictimProgram(name))
 			victim := testkit.StartVictim(t, name)
@@ -57,7 +57,7 @@ func TestDumpFailsAtEveryStep(t *testing.T) {
 
 // A dump that is cancelled at any moment, or whose time is over, leaves the tree as it was, and says so.
 func TestDumpIsCancelledAtEveryStep(t *testing.T) {
-	for _, name := range []string{"threads", "tree", "leaderless", "ghosts", "apart"} {
+	for _, name := range []string{"threads", "tree", "leaderless", "ghosts", "apart", "sharing"} {
 		t.Run(name, func(t *testing.T) {
 			testkit.Need(t, testkit.Root, testkit.VictimProgram(name))
 			victim := testkit.StartVictim(t, name)

@@ -76,6 +76,7 @@ var victims = []struct {
 	{name: "scheduled", args: []string{"criu"}},
 	{name: "sessions"},
 	{name: "shared"},
+	{name: "sharing"},
 	{name: "shell"},
 	{name: "signals"},
 	{name: "threads"},

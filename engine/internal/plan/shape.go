@@ -83,6 +83,12 @@ type shaper struct {
 	unshared []unshared
 }
 
+// Possible reports what keeps the processes and threads of a tree from being made: a dump asks before it ends them.
+func Possible(t *snapshot.Tree, shellJob bool, r *images.Report) {
+	shape(t, shellJob, r)
+	(&Plan{Tree: t}).births(r)
+}
+
 // maxAttempts bounds how often a tree is tried. Each attempt decides for one more leader what it is born in.
 const maxAttempts = 64
 

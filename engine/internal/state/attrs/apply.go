@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"stasis.example/engine/internal/apply"
+	"stasis.example/engine/internal/snapshot"
 )
 
 // Apply applies what can be at any time once the mappings are there: what a personality may add to their protection, they have.
@@ -35,10 +36,10 @@ func Apply(t *apply.Task) error {
 const noLogin = ^uint32(0)
 
 // Dumpable says whether a process may be traced by others and leaves core dumps, by the last of its threads when it has got its
-// credentials, which clear it.
+// credentials, which clear it. Of those that share an address space each says so, as another's credentials clear it too.
 func Dumpable(th *apply.Thread) error {
 	const asRoot = 2 // what the setting fs.suid_dumpable gives, and nothing else
-	s := th.Task.Space
+	s := space(th.Task)
 	if s == nil || !th.Last() {
 		return nil
 	}
@@ -57,6 +58,16 @@ func Dumpable(th *apply.Thread) error {
 		b.Do("prctl(PR_SET_DUMPABLE)", unix.SYS_PRCTL, apply.Num(unix.PR_SET_DUMPABLE), apply.Num(0))
 		return b.Run(th.Task.Remote, th.Remote)
 	})
+	return nil
+}
+
+// space returns the address space of a process, also where another one before it has the same.
+func space(t *apply.Task) *snapshot.Space {
+	for _, s := range t.Tree.Snapshot.Spaces {
+		if s.ID == t.Task.Space {
+			return s
+		}
+	}
 	return nil
 }
 

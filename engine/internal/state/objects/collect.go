@@ -45,11 +45,13 @@ func Collect(t *collect.Tree) error {
 			}
 			o.sharers.owner(*o.id, p)
 		}
-		if !p.Space {
-			// Two processes cannot both be driven in one address space.
-			t.Report.Unsupported(p.Where(), "it shares its memory with another process (CLONE_VM)")
+		if first := spaces.owner(p.Task.Space, p); first != p {
+			if err := p.Remote.Join(first.Remote); err != nil {
+				return err
+			}
 		}
 	}
+	outside(t)
 	// When all processes have their numbers, so that what a thread shares with another process is found.
 	for p := range t.Alive() {
 		for _, th := range p.Threads[1:] {
@@ -59,6 +61,16 @@ func Collect(t *collect.Tree) error {
 		}
 	}
 	return nil
+}
+
+// outside refuses a tree whose root shares its memory with its parent, as a child of vfork does: the parent is not stopped, and would
+// not have the same memory any more.
+func outside(t *collect.Tree) {
+	root := t.Processes[0]
+	same, err := t.Kernel.Same(root.Live(), root.Stat.PPID, linux.SameVM, 0, 0)
+	if err == nil && same { // else the parent is not ours to look at
+		t.Report.Unsupported(root.Where(), "it shares its memory with its parent, process %d, which is not in the tree", root.Stat.PPID)
+	}
 }
 
 // apart gives numbers to what a thread has of its own.
