@@ -69,7 +69,7 @@ func work() error {
 
 // An engine that is killed in the middle of a dump costs nobody anything: the tree comes back by itself.
 func TestDumpIsKilled(t *testing.T) {
-	for _, name := range []string{"threads", "tree", "timers"} {
+	for _, name := range []string{"threads", "tree", "timers", "apart", "sharing"} {
 		t.Run(name, func(t *testing.T) {
 			testkit.Need(t, testkit.Root, testkit.VictimProgram(name))
 			victim := testkit.StartVictim(t, name)

@@ -104,7 +104,7 @@ func (d *dump) frozen(tr *ptrace.Tracer) error {
 	if err := collectAll(d.tree); err != nil {
 		return err
 	}
-	plan.Possible(d.tree.Snapshot, d.shellJob, d.tree.Report)
+	plan.Possible(d.tree.Snapshot, d.tree.Report)
 	d.log.info("looked at from outside")
 	if err := d.refuse(); err != nil {
 		return err

@@ -7,6 +7,8 @@
  *	D	is a child of A with memory of its own, which it had from A
  *
  * What one writes or maps, the others find, and a mutex and a condition variable in that memory serve all of them.
+ *
+ * sharing vfork: waits for ever for a child of vfork, which says "ready" and has no verdict.
  */
 #include "sharing.h"
 #include <sys/resource.h>
@@ -231,6 +233,12 @@ int main(int argc, char **argv)
 	sigset_t set;
 
 	victim_init(argc, argv);
+	if (victim_argc > 1 && !strcmp(victim_argv[1], "vfork") && vfork() == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		victim_ready();
+		for (;;)
+			pause();
+	}
 	sigemptyset(&set);
 	sigaddset(&set, SIGWINCH);
 	sigprocmask(SIG_BLOCK, &set, NULL);
@@ -251,8 +259,8 @@ int main(int argc, char **argv)
 
 	victim_ready();
 	if (sabotage) {
-		none.rlim_cur = none.rlim_max = 1;
-		prlimit(pids[C], RLIMIT_CORE, &none, NULL);
+		none.rlim_cur = 1;
+		prlimit(pids[B], RLIMIT_CORE, &none, NULL);
 	}
 	victim_wait();
 	check();

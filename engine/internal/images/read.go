@@ -160,10 +160,15 @@ func (s *Set) readShared(d image.Dir, r *Report) {
 		if !mms[p.IDs.VMID] {
 			mms[p.IDs.VMID] = true
 			p.MM = one[entry.MM](d, image.MM, id, r)
+		} else {
+			r.absent(d, image.MM, id, "memory")
+			r.absent(d, image.Pagemap, id, "memory")
 		}
 		if !fss[p.IDs.FSID] {
 			fss[p.IDs.FSID] = true
 			p.FS = one[entry.FS](d, image.FS, id, r)
+		} else {
+			r.absent(d, image.FS, id, "working directory")
 		}
 		s.readTable(d, p.IDs.FilesID, r)
 		for i, ids := range p.Apart() {
@@ -177,6 +182,18 @@ func (s *Set) readShared(d image.Dir, r *Report) {
 			}
 		}
 	}
+}
+
+// absent reports an image of what a process is said to share with one before it: one of the two is wrong.
+func (r *Report) absent(d image.Dir, t image.Type, id uint64, what string) {
+	m, err := image.Open(d, t, id)
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	if err == nil {
+		_ = m.Close()
+	}
+	r.Damaged(t.File(id), "process %d is said to share its %s with another process, and has its own", id, what)
 }
 
 func (s *Set) readTable(d image.Dir, id uint32, r *Report) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -300,7 +301,24 @@ func TestUnknownField(t *testing.T) {
 	}
 }
 
-// TestShared plans a process that shares nearly everything with its parent: made by flags of clone, its memory filled once.
+// without returns a copy of a directory in which some images are not.
+func without(t *testing.T, d image.Dir, names ...string) image.Dir {
+	t.Helper()
+	all, err := d.Names()
+	if err != nil {
+		t.Fatal(err)
+	}
+	left := image.NewMemDir(nil)
+	for _, name := range all {
+		if !slices.Contains(names, name) {
+			copyFile(t, left, d, name)
+		}
+	}
+	return left
+}
+
+// TestShared plans a process that shares nearly everything with its parent: made by flags of clone, its memory filled once. What
+// it is said to share it may not have besides.
 func TestShared(t *testing.T) {
 	d := load(t, "testdata/criu/files")
 	tree, err := image.ReadPSTree(d)
@@ -312,7 +330,16 @@ func TestShared(t *testing.T) {
 		t.Fatal(err)
 	}
 	edit(t, d, image.IDs, uint64(tree[2].PID), func(i *entry.TaskKobjIDs) { i.VMID, i.FSID, i.SighandID = root.VMID, root.FSID, root.SighandID })
-	p, err := Make(d, Options{})
+	pid := uint64(tree[2].PID)
+	own := []string{image.MM.File(pid), image.Pagemap.File(pid), image.FS.File(pid)}
+	for _, name := range own {
+		others := slices.DeleteFunc(slices.Clone(own), func(other string) bool { return other == name })
+		_, err := Make(without(t, d, others...), Options{})
+		if err == nil || !strings.Contains(err.Error(), name+": process") || !strings.Contains(err.Error(), "has its own") {
+			t.Errorf("with %s: %v", name, err)
+		}
+	}
+	p, err := Make(without(t, d, own...), Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -83,9 +83,10 @@ type shaper struct {
 	unshared []unshared
 }
 
-// Possible reports what keeps the processes and threads of a tree from being made: a dump asks before it ends them.
-func Possible(t *snapshot.Tree, shellJob bool, r *images.Report) {
-	shape(t, shellJob, r)
+// Possible reports what keeps the processes and threads of a tree from being made, as a shell job if need be: a dump asks before it
+// ends them.
+func Possible(t *snapshot.Tree, r *images.Report) {
+	shape(t, true, r)
 	(&Plan{Tree: t}).births(r)
 }
 

@@ -158,3 +158,15 @@ func noBlocks(t *testing.T, pid, step int) {
 		}
 	}
 }
+
+// A process whose child of vfork has not executed anything yet cannot be stopped. That is what a freeze then says.
+func TestInVFork(t *testing.T) {
+	testkit.Need(t, testkit.Root, testkit.VictimProgram("sharing"))
+	v := testkit.StartVictim(t, "sharing", "vfork")
+	testkit.WaitFor(t, "the victim to wait in vfork", func() bool { return inVFork(v.Pid, v.Pid) })
+	for _, child := range children(v.Pid) {
+		if inVFork(child, child) {
+			t.Errorf("process %d, the child, is said to wait in vfork", child)
+		}
+	}
+}

@@ -122,6 +122,9 @@ func (p *Process) freeze(t *ptrace.Tracer) error {
 		}
 		for _, th := range fresh {
 			if err := th.stop(); err != nil && !errors.Is(err, ptrace.ErrGone) {
+				if errors.Is(err, ptrace.ErrTimeout) && inVFork(p.PID, th.TID) {
+					err = fmt.Errorf("%w: it waits in vfork for a child that has not executed a program yet", err)
+				}
 				return err
 			}
 		}

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"stasis.example/internal/linux"
 )
 
@@ -76,6 +78,20 @@ func TaskState(pid, tid int) byte {
 		return data[i+2]
 	}
 	return 0
+}
+
+// inVFork tells whether a task waits, so that nothing but a signal that kills it can wake it, in a call that makes processes.
+func inVFork(pid, tid int) bool {
+	if TaskState(pid, tid) != 'D' {
+		return false
+	}
+	data, err := linux.ReadProc(fmt.Sprintf("/proc/%d/task/%d/syscall", pid, tid))
+	if err != nil {
+		return false
+	}
+	number, _, _ := strings.Cut(string(data), " ")
+	nr, err := strconv.Atoi(number)
+	return err == nil && (nr == unix.SYS_VFORK || nr == unix.SYS_CLONE || nr == unix.SYS_CLONE3)
 }
 
 // statusNumber returns a number from a task's status file, 0 when it is not there.
