@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -154,8 +155,11 @@ func (p *Process) bootPlace() error {
 		func(m Mapping) bool { return m.Perms == "r-xp" && m.Inode != 0 && strings.HasPrefix(m.Path, "/") },
 	} {
 		for _, m := range p.Mappings {
-			if wanted(m) && p.padding(m) {
-				return nil
+			if !wanted(m) {
+				continue
+			}
+			if found, err := p.padding(m); found || err != nil {
+				return err
 			}
 		}
 	}
@@ -163,18 +167,20 @@ func (p *Process) bootPlace() error {
 }
 
 // padding looks for enough unused bytes at the end of a mapping.
-func (p *Process) padding(m Mapping) bool {
+func (p *Process) padding(m Mapping) (bool, error) {
 	var page [pageSize]byte
-	if err := p.Read(m.End-pageSize, page[:]); err != nil {
-		return false // the last page of a mapping may lie past the end of its file
+	if err := p.Read(m.End-pageSize, page[:]); errors.Is(err, unix.EFAULT) || errors.Is(err, unix.EIO) {
+		return false, nil // the last page of a mapping may lie past the end of its file
+	} else if err != nil {
+		return false, err
 	}
 	at := roundUp(uint64(len(bytes.TrimRight(withoutBlock(page[:]), "\x00")))+1, bootAlign)
 	if at+blkStateEnd > pageSize {
-		return false
+		return false, nil
 	}
 	p.bootAt = m.End - pageSize + at
 	p.bootFound = bytes.Clone(page[at : at+blkStateEnd])
-	return true
+	return true, nil
 }
 
 const bootAlign = 64
