@@ -40,6 +40,30 @@ func TestDumpByPagemapWords(t *testing.T) {
 	victim.MustVerify()
 }
 
+// There, too, memory that was read and never written takes no room.
+func TestDumpByPagemapWordsWithoutZeros(t *testing.T) {
+	testkit.Need(t, testkit.Root, testkit.VictimProgram("pages"))
+	victim, images := testkit.StartVictim(t, "pages", "zero"), t.TempDir()
+	e := New()
+	e.oldPages = true
+	if err := dumpTo(t, e, images, victim.Pid, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := victim.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	const most = 1 << 20 // of 20 MB
+	if info, err := os.Stat(filepath.Join(images, "pages-1.img")); err != nil || info.Size() > most {
+		t.Errorf("pages-1.img: %v, %v", info.Size(), err)
+	}
+	testkit.AwaitFreeIDs(t, images)
+	if err := restoreFrom(t.Context(), New(), images); err != nil {
+		t.Fatal(err)
+	}
+	victim.Restored()
+	victim.MustVerify()
+}
+
 // Statistics count the pages that are in the images.
 func TestDumpStatistics(t *testing.T) {
 	testkit.Need(t, testkit.Root, testkit.VictimProgram("counter"))

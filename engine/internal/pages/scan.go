@@ -4,7 +4,11 @@ package pages
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"reflect"
+
+	"golang.org/x/sys/unix"
 
 	"stasis.example/engine/internal/snapshot"
 	"stasis.example/internal/linux"
@@ -29,6 +33,7 @@ type Scanner struct {
 	pagemap *os.File
 	old     bool // without PAGEMAP_SCAN
 	regions []linux.PageRegion
+	zero    uint64 // the frame of the page of zeros, where old kernels show it; else 0
 
 	// Scanned counts the pages that were looked at.
 	Scanned uint64
@@ -49,6 +54,13 @@ func NewScanner(k *linux.Kernel, pid int, newKernel bool) (*Scanner, error) {
 		}
 		s.old = has == linux.No
 		s.regions = make([]linux.PageRegion, 512)
+	}
+	if s.old {
+		s.zero, err = zeroFrame()
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
 	}
 	return s, nil
 }
@@ -104,10 +116,47 @@ func (g *gatherer) flush() {
 // private finds the pages of its own that a range of private memory has.
 func (s *Scanner) private(r snapshot.Range, found func(snapshot.Range)) error {
 	if s.old {
-		return words(s.pagemap, r, func(p proc.Page) bool { return (p.Present() || p.Swapped()) && !p.File() && !p.Guard() }, found)
+		return words(s.pagemap, r, func(p proc.Page) bool {
+			zeros := s.zero != 0 && p.Present() && p.PFN() == s.zero
+			return (p.Present() || p.Swapped()) && !p.File() && !p.Guard() && !zeros
+		}, found)
 	}
 	const not = linux.PageFile | linux.PageZero | linux.PageGuard
 	return s.scan(r, linux.PagemapScan{Inverted: not, CategoryMask: not, AnyOf: linux.PagePresent | linux.PageSwapped}, found)
+}
+
+// zeroFrame finds the page of zeros, which all have who read memory and never wrote it. It is 0 for who is not shown frames. (A huge
+// one looks like a file's.)
+func zeroFrame() (frame uint64, err error) {
+	page, err := unix.Mmap(-1, 0, Size, unix.PROT_READ, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return 0, fmt.Errorf("mmap: %w", err)
+	}
+	defer func() { err = errors.Join(err, unix.Munmap(page)) }()
+	if page[0] != 0 { // it is there from now on
+		return 0, errors.New("new memory is not zero")
+	}
+	own, err := os.Open("/proc/self/pagemap")
+	if errors.Is(err, fs.ErrPermission) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer own.Close()
+	var word [8]byte
+	var entry [1]proc.Page
+	at := int64(reflect.ValueOf(page).Pointer()) / Size * int64(len(word))
+	if _, err := own.ReadAt(word[:], at); err != nil {
+		return 0, err
+	}
+	if _, err := proc.ParsePages(word[:], entry[:]); err != nil {
+		return 0, err
+	}
+	if !entry[0].Present() || entry[0].File() {
+		return 0, nil // a huge one
+	}
+	return entry[0].PFN(), nil
 }
 
 // scan runs PAGEMAP_SCAN over a range.
