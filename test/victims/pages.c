@@ -139,6 +139,20 @@ static void check_flag(const char *what, const char *at, const char *flag)
 		victim_fail("%s: no flag%s in smaps any more", what, flag);
 }
 
+/* Has the kernel make memory huge. What somebody looks at that moment it cannot move, and says so (madvise(2), EAGAIN). */
+static int collapse(char *p, size_t size)
+{
+	enum { TRIES = 1000 };
+	int failed = -1;
+
+	for (int i = 0; i < TRIES && failed; i++) {
+		failed = madvise(p, size, MADV_COLLAPSE);
+		if (failed && errno != EAGAIN)
+			break;
+	}
+	return failed;
+}
+
 static void huge(void)
 {
 	enum { HOLE = 17 * PAGE, HOLES = 100 * PAGE };
@@ -173,7 +187,7 @@ static void huge(void)
 	check_flag("cut", cut, " hg");
 	check_flag("cut, in the middle", cut + HUGE / 2, " hg");
 	check_flag("one page", few, " hg");
-	if (madvise(whole, 2 * HUGE, MADV_COLLAPSE))
+	if (collapse(whole, 2 * HUGE))
 		victim_fail("it cannot be made huge: %s", strerror(errno));
 	else if (atol(smaps(whole, "AnonHugePages:")) != 2 * HUGE / 1024)
 		victim_fail("of huge memory %ld kB are huge", atol(smaps(whole, "AnonHugePages:")));
