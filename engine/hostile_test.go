@@ -208,6 +208,8 @@ func hostilities() []struct {
 		{"threads", append(hostileCores(), hostileMemory()...)},
 		{"files", hostileFiles()},
 		{"ghosts", hostileGhosts()},
+		{"apart", hostileApart()},
+		{"sharing", hostileSharing()},
 	}
 }
 
