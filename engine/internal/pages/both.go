@@ -141,17 +141,17 @@ func (c *Copier) twice(fd int, work *work) error {
 // reserve makes a file as long as it will be. Where the file system can, it finds the room for it at once, which makes the
 // writes cheaper and shows that a disk is full before anything is copied.
 func reserve(fd int, size int64) error {
-	err := unix.EINTR
-	for err == unix.EINTR {
-		err, _ = unix.Fallocate(fd, 0, 0, size).(unix.Errno)
+	errno := unix.EINTR
+	for errno == unix.EINTR {
+		errno, _ = unix.Fallocate(fd, 0, 0, size).(unix.Errno)
 	}
-	switch err {
+	switch errno {
 	case 0:
 		return nil
 	case unix.EOPNOTSUPP, unix.ENOSYS:
 		return unix.Ftruncate(fd, size)
 	}
-	return err
+	return errno
 }
 
 // A helper copies a window at a time to a file, which it maps where it has a descriptor for that. It never touches the window
