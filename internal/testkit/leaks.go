@@ -50,6 +50,7 @@ func takeStock() (*stock, error) {
 func (s *stock) leaks(patience time.Duration) []string {
 	var found []string
 	poll(patience, func() bool {
+		reapOrphans() // those that die a little later than who has started them
 		found = slices.Concat(s.processLeaks(), s.fdLeaks(), s.mountLeaks(), goroutineLeaks())
 		return len(found) == 0
 	})
