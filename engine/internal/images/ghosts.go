@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io"
 	"math"
-	"slices"
 
 	"stasis.example/image"
 	"stasis.example/image/entry"
@@ -28,8 +27,13 @@ func (s *Set) readGhosts(d image.Dir, r *Report) {
 	}
 }
 
-func (s *Set) hasGhost(id uint32) bool {
-	return slices.ContainsFunc(s.Ghosts, func(g Ghost) bool { return g.ID == id })
+// ghostIDs are the numbers of all ghosts.
+func (s *Set) ghostIDs() map[uint32]bool {
+	ids := make(map[uint32]bool, len(s.Ghosts))
+	for i := range s.Ghosts {
+		ids[s.Ghosts[i].ID] = true
+	}
+	return ids
 }
 
 // readGhost reads the entry of a ghost, and checks what follows: chunks in ascending order, none of them over another or over

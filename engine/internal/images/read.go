@@ -284,6 +284,7 @@ func (s *Set) refuseOthers(d image.Dir, r *Report) {
 		r.Failed("the image directory", err)
 		return
 	}
+	ghosts := s.ghostIDs()
 	for _, name := range names {
 		t, id, ok := image.ParseFile(name)
 		if !ok {
@@ -297,7 +298,7 @@ func (s *Set) refuseOthers(d image.Dir, r *Report) {
 			if hasEntries(d, t, id) {
 				r.Unsupported(name, "%s: not restored by the built-in engine", refused[t])
 			}
-		case t == image.GhostFile && !s.hasGhost(uint32(id)):
+		case t == image.GhostFile && !ghosts[uint32(id)]:
 			r.Note("%s: no file leads to it", name)
 		case t == image.TimeNS && id != 0:
 			r.Unsupported(name, "a time namespace: not restored by the built-in engine")

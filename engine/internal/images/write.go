@@ -70,13 +70,14 @@ func (s *Set) clear(d image.Dir) error {
 	if err != nil {
 		return err
 	}
+	ghosts := s.ghostIDs()
 	for _, name := range names {
 		t, id, ok := image.ParseFile(name)
 		switch {
 		case !ok:
 			continue
 		case t == image.GhostFile:
-			if s.hasGhost(uint32(id)) {
+			if ghosts[uint32(id)] {
 				continue // is written already
 			}
 		case t == image.RemapFilePath, t == image.PipesData, t == image.FIFOData, t == image.TTYInfo, t == image.TTYData, t == image.TimeNS, t == image.Seccomp:

@@ -88,6 +88,10 @@ type opener struct {
 	// places are working directories, root directories and programs.
 	places map[snapshot.FileID]bool
 	pipes  map[snapshot.PipeID]*Pipe
+
+	terminals map[uint32]*snapshot.Terminal
+	tasks     map[int]bool
+	tables    map[snapshot.FileID]int // how many descriptor tables have a file
 }
 
 // openFiles decides how each file comes to be open.
@@ -95,6 +99,13 @@ func (p *Plan) openFiles(r *images.Report) {
 	o := &opener{
 		plan: p, r: r, files: make(map[snapshot.FileID]*snapshot.File), used: make(map[snapshot.FileID]bool),
 		places: make(map[snapshot.FileID]bool), maps: make(map[snapshot.FileID][]uint32), nodes: make(map[snapshot.FileID]bool), pipes: make(map[snapshot.PipeID]*Pipe),
+		terminals: make(map[uint32]*snapshot.Terminal), tasks: make(map[int]bool), tables: make(map[snapshot.FileID]int),
+	}
+	for _, t := range p.Tree.Terminals {
+		o.terminals[t.ID] = t
+	}
+	for _, t := range p.Tree.Tasks {
+		o.tasks[t.PID.Num()] = true
 	}
 	for _, f := range p.Tree.Files {
 		o.files[f.ID] = f
@@ -115,9 +126,14 @@ func (p *Plan) openFiles(r *images.Report) {
 // users finds out which files somebody has, and checks what they have them for.
 func (o *opener) users() {
 	t := o.plan.Tree
+	last := make(map[snapshot.FileID]*snapshot.Table) // that has a file
 	for _, table := range t.Tables {
 		for _, s := range table.Slots {
 			o.used[s.File] = true
+			if last[s.File] != table {
+				last[s.File] = table
+				o.tables[s.File]++
+			}
 		}
 	}
 	for _, c := range t.FSContexts {
@@ -225,7 +241,7 @@ func (o *opener) findPipes() {
 // open plans one file.
 func (o *opener) open(f *snapshot.File) {
 	where := images.FileName(uint32(f.ID))
-	open := Open{File: f, Key: inheritKey(o.plan.Tree, f), Itself: o.used[f.ID], Map: o.maps[f.ID]}
+	open := Open{File: f, Key: o.inheritKey(f), Itself: o.used[f.ID], Map: o.maps[f.ID]}
 	inherited := open.Key != "" && slices.Contains(o.plan.Options.Inherit, open.Key)
 	switch object := f.Object.(type) {
 	case *snapshot.Regular:
@@ -284,30 +300,22 @@ func (o *opener) late(f *snapshot.Regular) int {
 	if err != nil {
 		return 0
 	}
-	for _, t := range o.plan.Tree.Tasks {
-		if t.PID.Num() == pid {
-			return pid
-		}
+	if o.tasks[pid] {
+		return pid
 	}
 	return 0
 }
 
 // onlyOne refuses a file that is opened late and that one descriptor table is not all that has it.
 func (o *opener) onlyOne(where string, f *snapshot.File, pid int) {
-	tables := 0
-	for _, table := range o.plan.Tree.Tables {
-		if _, ok := slotOf(table, f.ID); ok {
-			tables++
-		}
-	}
-	if tables != 1 || o.maps[f.ID] != nil || o.places[f.ID] {
+	if o.tables[f.ID] != 1 || o.maps[f.ID] != nil || o.places[f.ID] {
 		o.r.Unsupported(where, "%s is of process %d, which is not there before the file is opened, and more than one process has it open, or somebody is in it or has it mapped",
 			f.Object.(*snapshot.Regular).Path.Name, pid)
 	}
 }
 
 // inheritKey returns the key by which whoever restores may hand in a file, empty for those that cannot be.
-func inheritKey(t *snapshot.Tree, f *snapshot.File) string {
+func (o *opener) inheritKey(f *snapshot.File) string {
 	switch object := f.Object.(type) {
 	case *snapshot.Regular:
 		if object.External {
@@ -317,10 +325,8 @@ func inheritKey(t *snapshot.Tree, f *snapshot.File) string {
 	case *snapshot.PipeEnd:
 		return fmt.Sprintf("pipe:[%d]", object.Pipe)
 	case *snapshot.TTY:
-		for _, terminal := range t.Terminals {
-			if terminal.ID == object.Terminal {
-				return terminalKey(terminal)
-			}
+		if terminal := o.terminals[object.Terminal]; terminal != nil {
+			return terminalKey(terminal)
 		}
 	}
 	return ""
@@ -331,12 +337,7 @@ const ptmx = 5<<8 | 2
 
 // terminal checks one that is opened and not handed in, and returns its kind.
 func (o *opener) terminal(where string, f *snapshot.TTY) snapshot.TerminalKind {
-	var t *snapshot.Terminal
-	for _, terminal := range o.plan.Tree.Terminals {
-		if terminal.ID == f.Terminal {
-			t = terminal
-		}
-	}
+	t := o.terminals[f.Terminal]
 	if t == nil {
 		return 0 // which has been said
 	}
@@ -373,10 +374,11 @@ type Watch struct {
 
 // watch decides who fills epoll files, inner ones before those that watch them.
 func (p *Plan) watch(r *images.Report) {
+	holders := p.epollHolders()
 	var list []Watch
 	for _, f := range p.Tree.Files {
 		if e, ok := f.Object.(*snapshot.Epoll); ok && len(e.Items) > 0 {
-			if w, ok := p.watcher(f, e, r); ok {
+			if w, ok := watcher(f, e, holders[f.ID], r); ok {
 				list = append(list, w)
 			}
 		}
@@ -384,8 +386,61 @@ func (p *Plan) watch(r *images.Report) {
 	p.Watches = orderWatches(list, r)
 }
 
+// A user is the first task that has a descriptor table, and the thread where that has it for itself.
+type user struct{ task, thread int }
+
+// users finds out who has the descriptor tables.
+func (p *Plan) users() map[snapshot.ObjectID]user {
+	users := make(map[snapshot.ObjectID]user)
+	add := func(table snapshot.ObjectID, u user) {
+		if _, ok := users[table]; !ok && table != 0 {
+			users[table] = u
+		}
+	}
+	for _, t := range p.Tree.Tasks {
+		if t.State == snapshot.Dead {
+			continue
+		}
+		add(t.Table, user{t.PID.Num(), 0})
+		for _, th := range t.Threads {
+			add(th.Table, user{t.PID.Num(), th.TID.Num()})
+		}
+	}
+	return users
+}
+
+// A holder has a file in its descriptor table; fd is the first number of it there.
+type holder struct {
+	user
+	table *snapshot.Table
+	fd    int
+}
+
+// epollHolders finds out who has the epoll files.
+func (p *Plan) epollHolders() map[snapshot.FileID][]holder {
+	holders := make(map[snapshot.FileID][]holder)
+	for _, f := range p.Tree.Files {
+		if _, ok := f.Object.(*snapshot.Epoll); ok {
+			holders[f.ID] = nil
+		}
+	}
+	users := p.users()
+	for _, table := range p.Tree.Tables {
+		u, used := users[table.ID]
+		if !used {
+			continue
+		}
+		for _, s := range table.Slots {
+			if h, ok := holders[s.File]; ok && (len(h) == 0 || h[len(h)-1].table != table) {
+				holders[s.File] = append(h, holder{u, table, s.FD})
+			}
+		}
+	}
+	return holders
+}
+
 // watcher finds a task that has an epoll file and all that it watches.
-func (p *Plan) watcher(f *snapshot.File, e *snapshot.Epoll, r *images.Report) (Watch, bool) {
+func watcher(f *snapshot.File, e *snapshot.Epoll, holders []holder, r *images.Report) (Watch, bool) {
 	where := images.FileName(uint32(f.ID))
 	numbers := make(map[int]bool, len(e.Items))
 	for _, item := range e.Items {
@@ -395,62 +450,26 @@ func (p *Plan) watcher(f *snapshot.File, e *snapshot.Epoll, r *images.Report) (W
 		}
 		numbers[item.FD] = true
 	}
-	found, missing := false, 0
-	for _, table := range p.Tree.Tables {
-		fd, ok := slotOf(table, f.ID)
-		if !ok {
-			continue
-		}
-		task, thread := p.user(table.ID)
-		if task == 0 {
-			continue
-		}
-		found = true
+	missing := 0
+	for _, h := range holders {
 		items := make([]snapshot.EpollItem, 0, len(e.Items))
 		for _, item := range e.Items {
-			i, ok := slices.BinarySearchFunc(table.Slots, item.FD, func(s snapshot.Slot, fd int) int { return s.FD - fd })
+			i, ok := slices.BinarySearchFunc(h.table.Slots, item.FD, func(s snapshot.Slot, fd int) int { return s.FD - fd })
 			if !ok {
 				missing = item.FD
 				break
 			}
-			item.File = table.Slots[i].File
+			item.File = h.table.Slots[i].File
 			items = append(items, item)
 		}
 		if len(items) == len(e.Items) {
-			return Watch{Epoll: f.ID, Task: task, Thread: thread, FD: fd, Items: items}, true
+			return Watch{Epoll: f.ID, Task: h.task, Thread: h.thread, FD: h.fd, Items: items}, true
 		}
 	}
-	if found {
+	if len(holders) > 0 {
 		r.Unsupported(where, "it watches descriptor %d, and no process that has the epoll file has that descriptor", missing)
 	}
 	return Watch{}, false
-}
-
-func slotOf(table *snapshot.Table, id snapshot.FileID) (fd int, ok bool) {
-	for _, s := range table.Slots {
-		if s.File == id {
-			return s.FD, true
-		}
-	}
-	return 0, false
-}
-
-// user returns the first task that has a descriptor table, 0 for none, and the thread where that has it for itself.
-func (p *Plan) user(table snapshot.ObjectID) (task, thread int) {
-	for _, t := range p.Tree.Tasks {
-		if t.State == snapshot.Dead {
-			continue
-		}
-		if t.Table == table {
-			return t.PID.Num(), 0
-		}
-		for _, th := range t.Threads {
-			if th.Table == table {
-				return t.PID.Num(), th.TID.Num()
-			}
-		}
-	}
-	return 0, 0
 }
 
 // orderWatches puts epoll files after those that they watch.

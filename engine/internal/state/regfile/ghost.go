@@ -99,7 +99,7 @@ func checkRemaps(from *images.Set, r *images.Report) {
 }
 
 // decodeRemap finds what stands for a file that has lost its name.
-func decodeRemap(where string, from *images.Set, id uint32, o *snapshot.Regular, to *snapshot.Tree, r *images.Report) {
+func decodeRemap(where string, from *images.Set, id uint32, o *snapshot.Regular, ghosts map[snapshot.GhostID]*snapshot.Ghost, r *images.Report) {
 	m := from.Remap(id)
 	switch {
 	case m == nil:
@@ -118,7 +118,7 @@ func decodeRemap(where string, from *images.Set, id uint32, o *snapshot.Regular,
 		return
 	}
 	o.Ghost = snapshot.GhostID(m.RemapID)
-	if g := findGhost(to, o.Ghost); g != nil && o.Mode != nil && *o.Mode&modeType != g.Mode&modeType {
+	if g := ghosts[o.Ghost]; g != nil && o.Mode != nil && *o.Mode&modeType != g.Mode&modeType {
 		r.Damaged(where, "%s is a %s, and its ghost a %s", o.Path.Name, kindName(*o.Mode), kindName(g.Mode))
 	}
 }
@@ -138,13 +138,13 @@ func decodeLink(where string, link *entry.File, o *snapshot.Regular, r *images.R
 	}
 }
 
-func findGhost(t *snapshot.Tree, id snapshot.GhostID) *snapshot.Ghost {
+// byNumber finds files that have no name.
+func byNumber(t *snapshot.Tree) map[snapshot.GhostID]*snapshot.Ghost {
+	ghosts := make(map[snapshot.GhostID]*snapshot.Ghost, len(t.Ghosts))
 	for _, g := range t.Ghosts {
-		if g.ID == id {
-			return g
-		}
+		ghosts[g.ID] = g
 	}
-	return nil
+	return ghosts
 }
 
 func kindName(mode uint32) string {

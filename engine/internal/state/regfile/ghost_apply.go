@@ -30,6 +30,7 @@ type Ghosts struct {
 	Dir    image.Dir // of the images
 	Tree   *snapshot.Tree
 
+	known map[snapshot.GhostID]*snapshot.Ghost
 	made  map[snapshot.GhostID]*haunt
 	order []*haunt
 	links []*haunt // names that the dump has made; they stay until the restore is done
@@ -111,7 +112,10 @@ func (h *haunt) is(kind uint32) bool { return h.ghost.Mode&unix.S_IFMT == kind }
 
 // make makes a ghost. Whatever it has made is in the list before it goes on, so that Close finds it.
 func (g *Ghosts) make(files *apply.Files, o *snapshot.Regular) (*haunt, error) {
-	ghost := findGhost(g.Tree, o.Ghost)
+	if g.known == nil {
+		g.known = byNumber(g.Tree)
+	}
+	ghost := g.known[o.Ghost]
 	if ghost == nil {
 		return nil, errors.New("it has no image")
 	}

@@ -65,6 +65,7 @@ func buildID(b []byte) []uint32 {
 func Decode(from *images.Set, to *snapshot.Tree, r *images.Report) {
 	decodeGhosts(from, to, r)
 	checkRemaps(from, r)
+	ghosts := byNumber(to)
 	for e, f := range from.FilesOf(to, entry.FDTypeReg) {
 		reg := e.Reg
 		if !images.Filled(e, reg, func(m *entry.RegFile) uint32 { return m.ID }, r) {
@@ -100,7 +101,7 @@ func Decode(from *images.Set, to *snapshot.Tree, r *images.Report) {
 			o.Checksum = &snapshot.Checksum{Sum: *reg.Checksum, Config: reg.ChecksumConfig, Parameter: reg.ChecksumParameter}
 		}
 		decodeName(where, o, r)
-		decodeRemap(where, from, e.ID, o, to, r)
+		decodeRemap(where, from, e.ID, o, ghosts, r)
 	}
 }
 
