@@ -154,9 +154,7 @@ func (c *conn) answer(ctx context.Context, req *rpc.Req) {
 	}
 	if err != nil {
 		resp.Success = false
-		if errno := errnoOf(err); errno != 0 {
-			resp.CrErrno = new(int32(errno))
-		}
+		resp.CrErrno = new(int32(errnoOf(err)))
 		if resp.CrErrmsg == nil {
 			resp.CrErrmsg = new(err.Error())
 		}
@@ -281,7 +279,7 @@ func (c *conn) fail(stage string, kind, err error) error {
 	return &criu.Error{Op: "conversation", Stage: stage, Peer: c.engine.String(), Kind: kind, Err: err}
 }
 
-// errnoOf returns the errno that says best what an error is, 0 for none.
+// errnoOf returns the errno that says best what an error is. Every failure has one, since there are callers who are shown no more.
 func errnoOf(err error) unix.Errno {
 	if errno, ok := errors.AsType[unix.Errno](err); ok {
 		return errno
@@ -292,5 +290,8 @@ func errnoOf(err error) unix.Errno {
 	if errors.Is(err, errors.ErrUnsupported) {
 		return unix.ENOTSUP
 	}
-	return 0
+	if errors.Is(err, errRefused) || errors.Is(err, context.Canceled) {
+		return unix.ECANCELED
+	}
+	return unix.EINVAL // what was asked about is not as it should be, such as images
 }

@@ -127,9 +127,6 @@ func (v *conversation) answer(t rpc.ReqType, err error) error {
 
 // response is how err is told to a client; cr_errmsg leads with the cause.
 func response(t rpc.ReqType, err error) *rpc.Resp {
-	if t == rpc.ReqPageServerChild {
-		t = rpc.ReqPageServer // as CRIU answers
-	}
 	if e, ok := errors.AsType[*criu.Error](err); ok && e.Op == "" {
 		named := *e
 		named.Op = t.String()
@@ -141,10 +138,18 @@ func response(t rpc.ReqType, err error) *rpc.Resp {
 			resp.CrErrno = new(int32(errno))
 		}
 	}
-	switch t { // CRIU always fills these in, and there are clients that do not look whether they are there
-	case rpc.ReqDump:
+	return completed(resp)
+}
+
+// completed fills in, in the answer that something has failed, what CRIU always does: there are clients that do not look whether it
+// is there.
+func completed(resp *rpc.Resp) *rpc.Resp {
+	switch {
+	case resp.Type == rpc.ReqPageServerChild:
+		resp.Type = rpc.ReqPageServer
+	case resp.Type == rpc.ReqDump && resp.Dump == nil:
 		resp.Dump = &rpc.DumpResp{Restored: new(false)}
-	case rpc.ReqRestore:
+	case resp.Type == rpc.ReqRestore && resp.Restore == nil:
 		resp.Restore = &rpc.RestoreResp{PID: -1}
 	}
 	return resp
@@ -454,11 +459,12 @@ func (v *conversation) conclude(j *job, msg *criu.Message) (bool, error) {
 	if !resp.Success {
 		if cause := errors.Join(j.broken, msg.Detail); cause != nil {
 			told := response(resp.Type, cause)
-			if resp.CrErrno == nil || j.broken != nil {
+			if told.CrErrno != nil && (resp.CrErrno == nil || j.broken != nil) {
 				resp.CrErrno = told.CrErrno
 			}
 			resp.CrErrmsg = told.CrErrmsg
 		}
+		completed(resp)
 	}
 	if j.call.SelfDump && resp.Success && j.killed {
 		return false, nil // there is nobody to answer; the answer to a restored client is in its images

@@ -1,7 +1,9 @@
 package ptrace
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -70,15 +72,31 @@ func (th *Thread) Gone() bool { return th.gone }
 
 // Wait waits until the thread stops. It fails with ErrGone when the thread ends, with ErrTimeout when it does not stop,
 // and with the context's error when that ends.
+//
+// Of the end of a first thread the kernel tells only once all others have been waited for, which may be still to come. It is
+// looked for in /proc, therefore; the kernel lets go of the thread when the tracer ends.
 func (th *Thread) Wait() (Stop, error) {
-	return th.waitUntil(time.Now().Add(patience))
+	return th.waitUntil(time.Now().Add(patience), th.isDead)
 }
 
-func (th *Thread) waitUntil(deadline time.Time) (Stop, error) {
+// isDead reports whether the thread has ended.
+func (th *Thread) isDead() bool {
+	data, err := linux.ReadProc(fmt.Sprintf("/proc/%d/stat", th.TID))
+	i := bytes.LastIndexByte(data, ')') // the state comes behind the name
+	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) || err == nil && i >= 0 && i+2 < len(data) && data[i+2] == 'Z'
+}
+
+// waitUntil waits for a stop. Where isDead is given, a thread that it tells of is gone, whether or not the kernel has told.
+func (th *Thread) waitUntil(deadline time.Time, isDead func() bool) (Stop, error) {
 	for try := 0; ; try++ {
+		ended := isDead != nil && try >= spins && (try-spins)%4 == 3 && isDead() // before the last look, which tells more
 		s, ok, err := th.Poll()
 		if err != nil || ok {
 			return s, err
+		}
+		if ended {
+			th.gone = true
+			return Stop{}, fmt.Errorf("task %d: %w", th.TID, ErrGone)
 		}
 		if err := th.tracer.pause(try, deadline); err != nil {
 			return Stop{}, fmt.Errorf("task %d: %w", th.TID, err)
@@ -90,16 +108,18 @@ func (th *Thread) waitUntil(deadline time.Time) (Stop, error) {
 // that is under way.
 func (th *Thread) WaitLong() (s Stop, err error) {
 	err = th.tracer.WithContext(context.WithoutCancel(th.tracer.ctx), func() error {
-		s, err = th.waitUntil(time.Now().Add(longPatience))
+		s, err = th.waitUntil(time.Now().Add(longPatience), nil)
 		return err
 	})
 	return s, err
 }
 
-// pause is what a wait does between two looks. Most stops come within some ten microseconds, less than the kernel takes
-// to wake a sleeper by a timer, so the first looks only give way to others.
+// spins is how many looks a wait takes at once. Most stops come within some ten microseconds, less than the kernel takes to wake a
+// sleeper by a timer, so the first looks only give way to others.
+const spins = 100
+
+// pause is what a wait does between two looks.
 func (t *Tracer) pause(try int, deadline time.Time) error {
-	const spins = 100
 	if try < spins {
 		t.kernel.Pause(0)
 		return nil
