@@ -47,6 +47,9 @@ func haunted(t *testing.T, root, name string, g *snapshot.Ghost, content string,
 	}
 	defer below.Close()
 	f := &snapshot.File{ID: 1, Object: &snapshot.Regular{Path: snapshot.Path{Mount: -1, Name: name}, Ghost: 1, Mode: &g.Mode}}
+	if g.Mode&unix.S_IFMT == unix.S_IFLNK {
+		f.Flags = unix.O_PATH | unix.O_NOFOLLOW // as one only can be open
+	}
 	p := &plan.Plan{Tree: &snapshot.Tree{Files: []*snapshot.File{f}, Ghosts: []*snapshot.Ghost{g}}, Opens: []plan.Open{{File: f, How: plan.OpenPath, Itself: true}}}
 	files := &apply.Files{Root: below}
 	t.Cleanup(files.Close)
@@ -174,9 +177,9 @@ func TestGhostIsSwapped(t *testing.T) {
 // Each call that makes a file may fail: then there is an error, and no name.
 func TestGhostFailsAtEveryStep(t *testing.T) {
 	testkit.Need(t, testkit.Root)
-	for _, kind := range []uint32{unix.S_IFREG, unix.S_IFDIR, unix.S_IFIFO} {
+	for _, kind := range []uint32{unix.S_IFREG, unix.S_IFDIR, unix.S_IFIFO, unix.S_IFLNK} {
 		root := t.TempDir()
-		ghost := snapshot.Ghost{Mode: kind | 0o700, UID: 61000, GID: 61000}
+		ghost := snapshot.Ghost{Mode: kind | 0o700, UID: 61000, GID: 61000, Target: "nowhere"}
 		_, calls, err := haunted(t, root, "/name", &ghost, "", nil)
 		if err != nil {
 			t.Fatal(err)

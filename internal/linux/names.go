@@ -22,6 +22,11 @@ func (k *Kernel) MakeFIFO(dir int, name string, mode uint32) error {
 	return k.named("mknodat", name, func() error { return unix.Mknodat(dir, name, unix.S_IFIFO|mode, 0) })
 }
 
+// MakeSymlink makes a symbolic link under a name that nobody has.
+func (k *Kernel) MakeSymlink(target string, dir int, name string) error {
+	return k.named("symlinkat", name, func() error { return unix.Symlinkat(target, dir, name) })
+}
+
 // OpenPath opens what a name is of, whatever that is, as a name.
 func (k *Kernel) OpenPath(dir int, name string) (fd int, err error) {
 	return k.openat("openat(O_PATH)", dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)

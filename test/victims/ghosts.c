@@ -1,6 +1,7 @@
 /*
  * ghosts [linked]: files whose names are gone, open, mapped, and somebody's working directory: with holes, owners and modes of their own, of
- * the same name, in a directory that is gone too, whose name another file has now, that never had a name, a fifo, a directory.
+ * the same name, in a directory that is gone too, whose name another file has now, that never had a name, a fifo, a directory, a
+ * symbolic link.
  * The check is that they are what they were, that those that were one file still are, and that there is no name of them. With
  * "linked" there is one that has another name, under which it is still the same.
  */
@@ -178,7 +179,7 @@ static struct {
 	const char *name;
 	int fd;
 	struct stat st;
-} plain[8];
+} plain[9];
 static int count;
 
 static void keep(const char *name, int fd)
@@ -190,7 +191,7 @@ static void keep(const char *name, int fd)
 	plain[count++].st.st_nlink = 0;
 }
 
-static int hole, inner, taken, temporary, fifo;
+static int hole, inner, taken, temporary, fifo, slink;
 
 static void make_plain(void)
 {
@@ -234,6 +235,12 @@ static void make_plain(void)
 	close(fd);
 	gone("name");
 
+	if (symlink("to/somewhere else", "link"))
+		victim_die("symlink");
+	slink = open("link", O_PATH | O_NOFOLLOW);
+	keep("symbolic link", slink);
+	gone("link");
+
 	if (mkfifo("fifo", 0620))
 		victim_die("mkfifo");
 	fifo = open("fifo", O_RDWR);
@@ -270,6 +277,10 @@ static void check_plain(void)
 		check_text("temporary", temporary, "temporary");
 	if (read(fifo, buf, sizeof(buf)) != 11 || strcmp(buf, "in the fifo"))
 		victim_fail("fifo: there is %s in it", buf);
+	memset(buf, 0, sizeof(buf));
+	if (readlinkat(slink, "", buf, sizeof(buf)) < 0 || strcmp(buf, "to/somewhere else"))
+		victim_fail("symbolic link: it leads to %s", buf);
+	check_flags("symbolic link", slink, O_PATH | O_NOFOLLOW);
 	if (lseek(hole, 0, SEEK_DATA) != -1 || errno != ENXIO)
 		victim_fail("hole: there is something in it");
 	fd = open("taken", O_RDONLY);

@@ -71,12 +71,13 @@ type GhostID uint32
 // is not here, as pages are not.
 type Ghost struct {
 	ID           GhostID
-	Mode         uint32 // st_mode: a regular file, a directory, a fifo
+	Mode         uint32 // st_mode: a regular file, a directory, a fifo, a symbolic link
 	UID, GID     uint32
 	Device       *uint32 // of the file system, as the kernel numbers it; informative
 	Inode        *uint64 // informative
 	Atime, Mtime *Timespec
 
+	Target string // of a symbolic link
 	Sparse bool   // it has holes, and the image has only what is between them
 	Size   uint64 // of one with holes; else the image says
 }

@@ -17,6 +17,7 @@ const (
 	modeReg  = 0o100000
 	modeDir  = 0o040000
 	modeFIFO = 0o010000
+	modeLink = 0o120000
 	modeBits = 0o7777
 )
 
@@ -29,6 +30,9 @@ func encodeGhosts(from *snapshot.Tree, to *images.Set) {
 		e := images.Ghost{ID: uint32(g.ID), Entry: entry.GhostFile{
 			UID: g.UID, GID: g.GID, Mode: g.Mode, Dev: g.Device, Ino: g.Inode, Atim: timeval(g.Atime), Mtim: timeval(g.Mtime),
 		}}
+		if g.Target != "" {
+			e.Entry.SymlnkTarget = &g.Target
+		}
 		if g.Sparse {
 			e.Entry.Chunks, e.Entry.Size = new(true), &g.Size
 		}
@@ -58,11 +62,15 @@ func decodeGhosts(from *images.Set, to *snapshot.Tree, r *images.Report) {
 		r.Unknown(where, e, e.Unknown)
 		g := &snapshot.Ghost{
 			ID: snapshot.GhostID(from.Ghosts[i].ID), Mode: e.Mode, UID: e.UID, GID: e.GID, Device: e.Dev, Inode: e.Ino,
-			Sparse: e.GetChunks(), Size: e.GetSize(), Atime: timespec(where, e.Atim, r), Mtime: timespec(where, e.Mtim, r),
+			Target: e.GetSymlnkTarget(), Sparse: e.GetChunks(), Size: e.GetSize(), Atime: timespec(where, e.Atim, r), Mtime: timespec(where, e.Mtim, r),
 		}
 		to.Ghosts = append(to.Ghosts, g)
 		switch g.Mode & modeType {
 		case modeReg, modeDir, modeFIFO:
+		case modeLink:
+			if g.Target == "" || len(g.Target) >= maxName || strings.ContainsRune(g.Target, 0) {
+				r.Damaged(where, "a symbolic link that leads to %q", g.Target)
+			}
 		default:
 			r.Unsupported(where, "a %s without a name: not restored by the built-in engine", kindName(g.Mode))
 		}
@@ -159,7 +167,7 @@ func kindName(mode uint32) string {
 		return "character device"
 	case 0o060000:
 		return "block device"
-	case 0o120000:
+	case modeLink:
 		return "symbolic link"
 	case 0o140000:
 		return "socket"

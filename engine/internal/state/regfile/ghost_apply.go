@@ -39,7 +39,7 @@ type Ghosts struct {
 // A haunt is a ghost that was made.
 type haunt struct {
 	ghost *snapshot.Ghost
-	fd    int    // of a regular file and a directory to be read, of a fifo as a name
+	fd    int    // of a regular file; of others as a name
 	dir   int    // where it has a name, -1 where it has none any more
 	name  string // there
 	// early are those that only a name can be opened for (O_NOFOLLOW), as long as there is one.
@@ -274,6 +274,8 @@ func (g *Ghosts) create(h *haunt, name string) (err error) {
 		err = g.Kernel.MakeDirectory(h.dir, name, private|0o100)
 	case h.is(unix.S_IFIFO):
 		err = g.Kernel.MakeFIFO(h.dir, name, private)
+	case h.is(unix.S_IFLNK):
+		err = g.Kernel.MakeSymlink(h.ghost.Target, h.dir, name)
 	default:
 		h.fd, err = g.Kernel.MakeFile(h.dir, name, private)
 	}
@@ -378,17 +380,9 @@ func (g *Ghosts) finish(h *haunt) error {
 			return fmt.Errorf("give it to uid %d and gid %d: %w", h.ghost.UID, h.ghost.GID, err)
 		}
 	}
-	// By its link: a fifo was opened as a name. After the owner, whose change takes set-uid bits away.
 	link := fmt.Sprintf("/proc/self/fd/%d", h.fd)
-	mode := h.ghost.Mode &^ unix.S_IFMT
-	if err := unix.Chmod(link, mode); err != nil {
-		return fmt.Errorf("give it the mode %#o: %w", mode, err)
-	}
-	if err := unix.Fstat(h.fd, &st); err != nil {
+	if err := h.chmod(link); err != nil {
 		return err
-	}
-	if st.Mode != h.ghost.Mode {
-		return fmt.Errorf("its mode was %#o, and the kernel has made it %#o: %w", h.ghost.Mode, st.Mode, unix.EPERM)
 	}
 	if h.ghost.Atime == nil || h.ghost.Mtime == nil {
 		return nil
@@ -396,6 +390,26 @@ func (g *Ghosts) finish(h *haunt) error {
 	times := []unix.Timespec{{Sec: h.ghost.Atime.Sec, Nsec: h.ghost.Atime.Nsec}, {Sec: h.ghost.Mtime.Sec, Nsec: h.ghost.Mtime.Nsec}}
 	if err := unix.UtimesNanoAt(unix.AT_FDCWD, link, times, 0); err != nil {
 		return fmt.Errorf("give it its times: %w", err)
+	}
+	return nil
+}
+
+// chmod gives a ghost its mode, by a link to it: a fifo was opened as a name. It comes after the owner, whose change takes set-uid
+// bits away. A symbolic link has no mode of its own.
+func (h *haunt) chmod(link string) error {
+	if h.is(unix.S_IFLNK) {
+		return nil
+	}
+	mode := h.ghost.Mode &^ unix.S_IFMT
+	if err := unix.Chmod(link, mode); err != nil {
+		return fmt.Errorf("give it the mode %#o: %w", mode, err)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(h.fd, &st); err != nil {
+		return err
+	}
+	if st.Mode != h.ghost.Mode {
+		return fmt.Errorf("its mode was %#o, and the kernel has made it %#o: %w", h.ghost.Mode, st.Mode, unix.EPERM)
 	}
 	return nil
 }

@@ -44,6 +44,10 @@ func (c *claimer) ghost(f *collect.File, st *unix.Stat_t) (id snapshot.GhostID, 
 			return 0, why, err
 		}
 	case unix.S_IFDIR, unix.S_IFIFO:
+	case unix.S_IFLNK:
+		if g.Target, err = target(f); err != nil {
+			return 0, "", err
+		}
 	default:
 		return 0, fmt.Sprintf("a %s whose name is gone cannot be saved yet", kindName(st.Mode)), nil
 	}
@@ -56,6 +60,21 @@ func (c *claimer) ghost(f *collect.File, st *unix.Stat_t) (id snapshot.GhostID, 
 	c.ghosts[key], c.tree.Ghosts[g.ID] = g.ID, f
 	c.tree.Snapshot.Ghosts = append(c.tree.Snapshot.Ghosts, g)
 	return g.ID, "", nil
+}
+
+// target reads where a symbolic link leads to that somebody has open.
+func target(f *collect.File) (string, error) {
+	fd, err := unix.Open(f.Path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(fd)
+	text := make([]byte, maxName)
+	n, err := unix.Readlinkat(fd, "", text)
+	if err != nil {
+		return "", fmt.Errorf("readlinkat: %w", err)
+	}
+	return string(text[:n]), nil
 }
 
 // content finds out how much is in a file.
