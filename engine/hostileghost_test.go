@@ -68,7 +68,7 @@ func hostileGhosts() []mutation {
 	return []mutation{
 		{"memory as a device", kind(unix.S_IFCHR), []string{ghost, "a character device without a name"}},
 		{"a disk as a device", kind(unix.S_IFBLK), []string{ghost, "a block device without a name"}},
-		{"a link without a name", kind(unix.S_IFLNK), []string{ghost, "a symbolic link without a name"}},
+		{"a link to nowhere", kind(unix.S_IFLNK), []string{ghost, "a symbolic link that leads to"}},
 		{"a socket without a name", kind(unix.S_IFSOCK), []string{ghost, "a socket without a name"}},
 		{"a mode of 32 bits", kind(1<<31 | unix.S_IFREG), []string{ghost, "its mode is 020000100666"}},
 		{"an owner who is nobody", inGhost(func(g *entry.GhostFile) { g.UID = 1<<32 - 1 }), []string{ghost, "it belongs to uid 4294967295"}},
