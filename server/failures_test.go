@@ -134,3 +134,45 @@ func answersOfEngine(t *testing.T, transport criu.Transport) {
 	}
 	v.MustVerify()
 }
+
+// The descriptors of status_fd and pidfd_store_sk, which only a client that has started its own swrk may name: one that is there is
+// taken, though nothing is written to the first where no pages are served; the engine keeps no pidfds, and says so.
+func TestDescriptorsForStatusAndPidfds(t *testing.T) {
+	testkit.Need(t, testkit.Root, testkit.VictimProgram("counter"))
+	s := startServer(t, builtin, "")
+	service := &criu.Service{Path: s.socket}
+	v := testkit.StartVictim(t, "counter")
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	there, none := new(int32(w.Fd())), new(int32(1<<20))
+	for _, tc := range []struct {
+		name  string
+		by    criu.Transport
+		opts  rpc.Opts
+		errno syscall.Errno
+		says  string
+	}{
+		{"status_fd", swrkOf(builtin), rpc.Opts{StatusFD: there}, 0, ""},
+		{"status_fd of nothing", swrkOf(builtin), rpc.Opts{StatusFD: none}, syscall.EBADF, "status_fd"},
+		{"pidfd_store_sk", swrkOf(builtin), rpc.Opts{PidfdStoreSk: there}, syscall.EBADRQC, "pidfd_store_sk"},
+		{"pidfd_store_sk of nothing", swrkOf(builtin), rpc.Opts{PidfdStoreSk: none}, syscall.EBADF, "pidfd_store_sk"},
+		{"status_fd of a service's client", service, rpc.Opts{StatusFD: there}, syscall.EPERM, "status_fd"},
+		{"pidfd_store_sk of a service's client", service, rpc.Opts{PidfdStoreSk: there}, syscall.EPERM, "pidfd_store_sk"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			tc.opts.ImagesDirFD, tc.opts.PID, tc.opts.LeaveRunning = int32(openDir(t, t.TempDir()).Fd()), new(int32(v.Pid)), new(true)
+			resp := askOnce(t, tc.by, &rpc.Req{Type: rpc.ReqDump, Opts: &tc.opts})
+			switch {
+			case tc.errno == 0 && !resp.Success:
+				t.Error(text(resp))
+			case tc.errno != 0 && (resp.Success || resp.CrErrno == nil || *resp.CrErrno != int32(tc.errno) || !strings.Contains(text(resp), tc.says)):
+				t.Errorf("%+v, %s; want %v and %q", resp, text(resp), tc.errno, tc.says)
+			}
+		})
+	}
+	v.MustVerify()
+}

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -184,7 +185,14 @@ func serveWith(t *testing.T, stasis, engine string) {
 // A service manager passes the socket.
 func TestServeOnInheritedSocket(t *testing.T) {
 	testkit.Need(t, testkit.Root, testkit.CRIU, testkit.Program("python3"))
-	stasis, dir := buildStasis(t), t.TempDir()
+	stasis := buildStasis(t)
+	for name, engine := range map[string]string{"criu": "criu:" + testkit.CRIUPath(t), "builtin": "builtin"} {
+		t.Run(name, func(t *testing.T) { serveOnInheritedSocket(t, stasis, engine) })
+	}
+}
+
+func serveOnInheritedSocket(t *testing.T, stasis, engine string) {
+	dir := t.TempDir()
 	socket := filepath.Join(dir, "socket")
 	// What systemd does: the socket as descriptor 3, and the pid in the environment.
 	cmd := exec.Command("python3", "-c", `
@@ -197,7 +205,7 @@ os.set_inheritable(3, True)
 os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
 print("listening", flush=True)
 os.execv(sys.argv[2], sys.argv[2:])
-`, socket, stasis, "service", "--engine", "criu:"+testkit.CRIUPath(t), "-W", dir, "-o", "log")
+`, socket, stasis, "service", "--engine", engine, "-W", dir, "-o", "log")
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -217,5 +225,57 @@ os.execv(sys.argv[2], sys.argv[2:])
 	}
 	if _, err := os.Stat(socket); err != nil {
 		t.Error("the service removed a socket that is its manager's:", err)
+	}
+}
+
+// systemd's own program for it starts the service, as the units have it, with its first client: what they say is what systemd knows,
+// and what the program does.
+func TestUnits(t *testing.T) {
+	testkit.Need(t, testkit.Root, testkit.Program("systemd-analyze"), testkit.Program("systemd-socket-activate"))
+	stasis, dir := buildStasis(t), t.TempDir()
+	units := filepath.Join(testkit.SourceRoot(), "docs", "systemd")
+	var command []string
+	var verify []string
+	for _, name := range []string{"stasis.socket", "stasis.service"} {
+		text, err := os.ReadFile(filepath.Join(units, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The program is where it was built, not where it is to be installed.
+		unit := strings.ReplaceAll(string(text), "/usr/local/bin/stasis", stasis)
+		for line := range strings.Lines(unit) {
+			if words, ok := strings.CutPrefix(line, "ExecStart="); ok {
+				command = strings.Fields(strings.ReplaceAll(words, "/var/lib/stasis", dir))
+			}
+		}
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(unit), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		verify = append(verify, path)
+	}
+	if output, err := exec.Command("systemd-analyze", append([]string{"verify", "--man=no"}, verify...)...).CombinedOutput(); err != nil || len(output) > 0 {
+		t.Errorf("systemd-analyze verify: %v: %s", err, output)
+	}
+	socket := filepath.Join(dir, "socket")
+	cmd := exec.Command("systemd-socket-activate", append([]string{"--seqpacket", "--listen", socket}, command...)...)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Signal(syscall.SIGTERM)
+		cmd.Wait()
+	})
+	testkit.WaitFor(t, "the socket", func() bool { _, err := os.Stat(socket); return err == nil })
+	if n := len(processesOf(t, stasis)); n != 0 {
+		t.Errorf("the service runs before it has a client: %d processes", n)
+	}
+	for range 2 {
+		if _, err := criu.New(&criu.Service{Path: socket}).Version(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	if !slices.Contains(processesOf(t, stasis), cmd.Process.Pid) {
+		t.Error("the service is not what systemd-socket-activate has turned into")
 	}
 }
