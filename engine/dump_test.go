@@ -50,6 +50,8 @@ var refused = []struct {
 	needs []testkit.Requirement
 	why   string
 }{
+	{name: "apart", args: []string{"child"}, why: "that is not its process's but process"},
+	{name: "sharing", args: []string{"strangers"}, why: "which does not fork it"},
 	{name: "mem", args: []string{"4"}, why: "shared memory cannot be saved yet"},
 }
 

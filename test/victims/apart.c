@@ -7,18 +7,22 @@
  *	C		a directory that D has; the table that E has
  *	D		a table of its own
  *	E		what the process had at first
+ *
+ * apart child: a child has the table of D, too.
  */
 #include "victim.h"
 #include <pthread.h>
 #include <sched.h>
 #include <sys/epoll.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 
 enum { FIRST, A, B, C, D, E, ALL };
 
 enum what { NOTHING, OPEN, CLOSE, FLAGS, BYTE, CHDIR, UMASK, CWD, POLL };
 
-enum { FILE_FD = 60, READ_FD, WRITE_FD, EPOLL_FD, NEW_FD = 200 };
+enum { FILE_FD = 60, READ_FD, WRITE_FD, EPOLL_FD, GONE_FD, PROC_FD, NEW_FD = 200 };
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
@@ -28,6 +32,7 @@ static struct work {
 	const char *text;
 } work[ALL];
 static int ready;
+static bool with_child;
 
 /* Does a piece of work. */
 static int act(const struct work *w)
@@ -91,7 +96,10 @@ static void make(long who)
 		victim_die("thread");
 }
 
-/* What A alone has: half a file that was read, a pipe with something in it, an epoll file that watches it. */
+/*
+ * What A alone has: half a file that was read, a pipe with something in it, an epoll file that watches it, a file whose name is
+ * gone, and one of the process itself.
+ */
 static void own_files(void)
 {
 	struct epoll_event event = { .events = EPOLLIN, .data.u32 = 77 };
@@ -105,6 +113,12 @@ static void own_files(void)
 	fd = epoll_create1(0);
 	if (fd < 0 || dup2(fd, EPOLL_FD) < 0 || close(fd) || epoll_ctl(EPOLL_FD, EPOLL_CTL_ADD, READ_FD, &event))
 		victim_die("epoll");
+	fd = open("gone", O_RDWR | O_CREAT, 0644);
+	if (fd < 0 || write(fd, "gone", 4) != 4 || lseek(fd, 0, SEEK_SET) || unlink("gone") || dup2(fd, GONE_FD) < 0 || close(fd))
+		victim_die("a file without a name");
+	fd = open("/proc/self/comm", O_RDONLY);
+	if (fd < 0 || dup2(fd, PROC_FD) < 0 || close(fd))
+		victim_die("/proc/self/comm");
 }
 
 static void *run(void *argument)
@@ -121,8 +135,14 @@ static void *run(void *argument)
 			victim_die("unshare");
 		umask(0123);
 		make(D);
-	} else if (who == D && (unshare(CLONE_FILES) || dup2(open("../file", O_RDONLY), FILE_FD) != FILE_FD)) {
-		victim_die("unshare");
+	} else if (who == D) {
+		if (unshare(CLONE_FILES) || dup2(open("../file", O_RDONLY), FILE_FD) != FILE_FD)
+			victim_die("unshare");
+		if (with_child && syscall(SYS_clone, CLONE_FILES | SIGCHLD, 0, 0, 0, 0) == 0) {
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			for (;;)
+				pause();
+		}
 	}
 	pthread_mutex_lock(&mutex);
 	ready++;
@@ -171,6 +191,12 @@ static void check(void)
 	all("the pipe", BIT(A) | BIT(B), FLAGS, WRITE_FD, NULL, 0, -EBADF);
 	if (ask(A, POLL, EPOLL_FD, NULL) != 77 || ask(B, BYTE, READ_FD, NULL) != 'p')
 		victim_fail("what is in the pipe");
+	all("the file without a name", BIT(A) | BIT(B), FLAGS, GONE_FD, NULL, 0, -EBADF);
+	if (ask(B, BYTE, GONE_FD, NULL) != 'g')
+		victim_fail("the file without a name");
+	all("/proc/self/comm", BIT(A) | BIT(B), FLAGS, PROC_FD, NULL, 0, -EBADF);
+	if (ask(A, BYTE, PROC_FD, NULL) != 'a')
+		victim_fail("/proc/self/comm");
 
 	all("working directory", BIT(FIRST), CWD, 0, "/first", 1, 0);
 	all("working directory", BIT(C) | BIT(D), CWD, 0, "/c", 1, 0);
@@ -189,6 +215,7 @@ int main(int argc, char **argv)
 	int fd;
 
 	victim_init(argc, argv);
+	with_child = victim_argc > 1 && !strcmp(victim_argv[1], "child");
 	umask(0);
 	fd = open("file", O_CREAT | O_TRUNC | O_WRONLY, 0644);
 	if (fd < 0 || write(fd, "abcdef", 6) != 6 || close(fd) || mkdir("c", 0755) || mkdir("c/deeper", 0755) || mkdir("first", 0755) ||

@@ -8,6 +8,7 @@
  *
  * What one writes or maps, the others find, and a mutex and a condition variable in that memory serve all of them.
  *
+ * sharing strangers: two children share memory that neither has from the other nor from their parent.
  * sharing vfork: waits for ever for a child of vfork, which says "ready" and has no verdict.
  */
 #include "sharing.h"
@@ -217,6 +218,34 @@ static void check(void)
 	all("dumpable", everybody, DUMPABLE, 0, NULL, 1, -1);
 }
 
+static void *idle(void *argument)
+{
+	for (;;)
+		pause();
+	return argument;
+}
+
+/* The second is made by the first, and a child of the parent. */
+static void strangers(void)
+{
+	char c = 0;
+
+	if (pipe(to_child))
+		victim_die("pipe");
+	if (fork() == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		sharing_process(CLONE_PARENT, idle, NULL);
+		if (write(to_child[1], &c, 1) != 1)
+			_exit(3);
+		idle(NULL);
+	}
+	if (read(to_child[0], &c, 1) != 1)
+		victim_die("children");
+	victim_ready();
+	victim_wait();
+	victim_ok();
+}
+
 static void end(int who)
 {
 	int status = 0;
@@ -233,6 +262,8 @@ int main(int argc, char **argv)
 	sigset_t set;
 
 	victim_init(argc, argv);
+	if (victim_argc > 1 && !strcmp(victim_argv[1], "strangers"))
+		strangers();
 	if (victim_argc > 1 && !strcmp(victim_argv[1], "vfork") && vfork() == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		victim_ready();
