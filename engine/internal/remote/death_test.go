@@ -27,7 +27,7 @@ func roundsWanted(otherwise int) int {
 	return otherwise
 }
 
-// blockedVictims are one thread, eight of a process, eight with descriptors and working directories of their own, and eight
+// blockedVictims are one thread, eight of a process, four with descriptors and working directories of their own, and four
 // processes that share their memory.
 var blockedVictims = []struct {
 	name string
@@ -35,8 +35,8 @@ var blockedVictims = []struct {
 }{
 	{"1 thread", []string{"1", "1"}},
 	{"8 threads", []string{"1", "8"}},
-	{"8 threads apart", []string{"1", "8", "1", "apart"}},
-	{"8 processes", []string{"1", "8", "1", "processes"}},
+	{"4 threads apart", []string{"1", "4", "1", "apart"}},
+	{"4 processes", []string{"1", "4", "1", "processes"}},
 }
 
 // TestDeathAtEveryStep kills the worker before its first call through the kernel's door, before its second and so on
