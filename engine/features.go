@@ -62,6 +62,7 @@ func features() []feature {
 		yes(shows("/proc/self/loginuid"), feature{name: "loginuid", what: "/proc/PID/loginuid", since: "2.6.12, with CONFIG_AUDIT", need: extra, without: "there are no login uids to be kept"}),
 		yes((*linux.Kernel).HasPagemapScan, feature{name: "pagemap_scan", what: "ioctl(PAGEMAP_SCAN)", since: "6.7", need: extra, without: "pages are found by /proc/PID/pagemap, which takes longer"}),
 		yes((*linux.Kernel).HasGuardScan, feature{name: "pagemap_scan_guard_pages", what: "PAGEMAP_SCAN for guard pages", since: "6.15", need: extra, without: "guard pages (MADV_GUARD_INSTALL) are not seen"}),
+		yes(shows("/proc/self/timens_offsets"), feature{name: "timens", what: "time namespaces", since: "5.6, with CONFIG_TIME_NS", need: extra, without: "restored processes see the machine's clocks, and are refused where those would go back"}),
 		yes((*linux.Kernel).HasTimerIDs, feature{name: "timer_cr_ids", what: "prctl(PR_TIMER_CREATE_RESTORE_IDS)", since: "6.16", need: extra, without: "POSIX timers get their numbers by counting up to them"}),
 	}
 	for _, lack := range []struct{ name, what string }{
@@ -69,7 +70,7 @@ func features() []feature {
 		{"userns", "user namespaces of a tree's own"}, {"fdinfo_lock", "file locks"}, {"seccomp_filters", "seccomp filters"},
 		{"cgroupns", "cgroup namespaces of a tree's own"}, {"autofs", "mounts"}, {"tcp_half_closed", "TCP connections"}, {"compat_cr", "32-bit programs"},
 		{"uffd", "lazy pages"}, {"uffd-noncoop", "lazy pages"}, {"sk_ns", "sockets"}, {"sk_unix_file", "sockets"}, {"net_diag_raw", "sockets"},
-		{"nsid", "network namespaces of a tree's own"}, {"link_nsid", "network namespaces of a tree's own"}, {"timens", "time namespaces of a tree's own"},
+		{"nsid", "network namespaces of a tree's own"}, {"link_nsid", "network namespaces of a tree's own"},
 		{"external_net_ns", "network namespaces of a tree's own"}, {"newifindex", "network devices"}, {"nftables", "network namespaces of a tree's own"},
 		{"has_ipt_legacy", "network namespaces of a tree's own"}, {"pidfd_store", "a store of pidfds"}, {"apparmor_stacking", "security profiles"},
 		{"network_lock_nftables", "TCP connections"}, {"sockopt_buf_lock", "sockets"}, {"memfd_hugetlb", "memory files of huge pages"},

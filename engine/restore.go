@@ -178,6 +178,9 @@ func (r *restore) start(tr *ptrace.Tracer) error {
 	if err := passOn(); err != nil {
 		return err
 	}
+	if err := r.setClocks(); err != nil {
+		return err
+	}
 	r.files.Place(r.plan.Tree)
 	first, _ := r.files.Range()
 	layout, number := &stub.Layout{Area: area, Files: r.files.All(), FirstFile: first}, r.plan.Tree.Root().PID.Num()

@@ -64,7 +64,8 @@ func (c *client) shares(kind string) bool {
 // Files below /proc/PID/ns, which a process's own view and reach depend on: those that root shares with this process, and others.
 var (
 	rootKinds  = []string{"user", "pid", "mnt"}
-	otherKinds = []string{"net", "ipc", "uts", "cgroup", "time"}
+	// Not that of time: it is nobody's right, and a restore gives each tree one.
+	otherKinds = []string{"net", "ipc", "uts", "cgroup"}
 )
 
 // identify finds out who is at the other end of a connected socket. What the kernel noted when the client connected

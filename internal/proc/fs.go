@@ -195,6 +195,11 @@ func (d Dir) UIDMap() ([]IDMap, error) { return with(d.root, d.file("uid_map"), 
 // GIDMap reads gid_map.
 func (d Dir) GIDMap() ([]IDMap, error) { return with(d.root, d.file("gid_map"), ParseIDMap) }
 
+// TimeOffsets reads timens_offsets: those of the namespace that the children of a process get. Kernels before 5.6 have none.
+func (d Dir) TimeOffsets() (TimeOffsets, error) {
+	return with(d.root, d.file("timens_offsets"), ParseTimeOffsets)
+}
+
 // Children reads children of a thread's directory: the processes that this thread has forked. The kernel promises a whole
 // list only while the thread and its children are stopped.
 func (d Dir) Children() ([]int, error) { return all(d.root, d.file("children"), parseChildren) }

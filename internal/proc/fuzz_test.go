@@ -26,8 +26,11 @@ func FuzzParsers(f *testing.F) {
 				file = "../locks"
 			}
 			b, err := fs.ReadFile(proc.root, strings.TrimPrefix(p.file(file), fmt.Sprintf("%d/../", pid)))
-			if name == "ns" {
+			switch name {
+			case "ns":
 				b, err = []byte("pid:[4026531836]"), nil
+			case "timens":
+				b, err = []byte("monotonic           0         0\nboottime           -1 372264604\n"), nil
 			}
 			if err != nil {
 				f.Fatal(err)

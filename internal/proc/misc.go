@@ -5,7 +5,9 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"math"
 	"strings"
+	"time"
 )
 
 // A Namespace is the text of a link in ns/: "pid:[4026531836]".
@@ -71,6 +73,31 @@ func ParseIDMap(r io.Reader) ([]IDMap, error) {
 		all = append(all, IDMap{n[0], n[1], n[2]})
 	}
 	return all, l.failed()
+}
+
+// TimeOffsets are what a time namespace adds to the clocks of the machine, see time_namespaces(7).
+type TimeOffsets struct {
+	Monotonic, Boottime time.Duration
+}
+
+// ParseTimeOffsets parses timens_offsets.
+func ParseTimeOffsets(r io.Reader) (TimeOffsets, error) {
+	l := newLines(r)
+	var o TimeOffsets
+	for l.next() {
+		clock, rest, _ := bytes.Cut(l.text, []byte{' '})
+		var n []int64
+		if !list(rest, &n) || len(n) != 2 || n[1] < 0 || n[1] >= int64(time.Second) || n[0] >= math.MaxInt64/int64(time.Second) || n[0] <= math.MinInt64/int64(time.Second) {
+			return o, l.bad("not a clock, seconds and nanoseconds")
+		}
+		switch offset := time.Duration(n[0])*time.Second + time.Duration(n[1]); string(clock) {
+		case "monotonic":
+			o.Monotonic = offset
+		case "boottime":
+			o.Boottime = offset
+		}
+	}
+	return o, l.failed()
 }
 
 // parseChildren parses children: pids with a blank after each, no line feed.

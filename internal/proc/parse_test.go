@@ -10,6 +10,7 @@ import (
 	"testing"
 	"testing/fstest"
 	"testing/iotest"
+	"time"
 )
 
 // parsers are all parsers over text, as functions that forget the value.
@@ -26,6 +27,7 @@ var parsers = map[string]func(io.Reader) error{
 	"locks":     func(r io.Reader) error { _, err := ParseLocks(r); return err },
 	"stat":      bytesParser(ParseStat),
 	"children":  bytesParser(parseChildren),
+	"timens":    func(r io.Reader) error { _, err := ParseTimeOffsets(r); return err },
 	"auxv":      bytesParser(func(b []byte) ([]uint64, error) { return ParseAuxv(b, 8) }),
 	"auxv32":    bytesParser(func(b []byte) ([]uint64, error) { return ParseAuxv(b, 4) }),
 	"ns":        bytesParser(func(b []byte) (Namespace, error) { return ParseNamespace(string(b)) }),
@@ -115,6 +117,9 @@ func TestBad(t *testing.T) {
 		{"locks", "1: POSIX ADVISORY WRITE 1 fe:00:1 0\n", "no lock"},
 		{"locks", "1: POSIX ADVISORY WRITE 1 fe:00:1 0 EOF more\n", "no lock"},
 		{"children", "1 2", "cut off"},
+		{"timens", "monotonic 0\n", "seconds"},
+		{"timens", "monotonic 0 -1\n", "seconds"},
+		{"timens", "boottime 9223372036854775807 0\n", "seconds"},
 		{"children", "1 x ", "not all are pids"},
 		{"auxv", "123", "no pairs of words"},
 		{"auxv", strings.Repeat("\x01", 16), "no AT_NULL"},
@@ -339,5 +344,12 @@ func BenchmarkSmaps(b *testing.B) {
 				break
 			}
 		}
+	}
+}
+
+func TestTimeOffsets(t *testing.T) {
+	got, err := ParseTimeOffsets(strings.NewReader("monotonic          -1 372277828\nboottime       100000         5\nanother 1 2\n"))
+	if want := (TimeOffsets{Monotonic: -time.Second + 372277828, Boottime: 100000*time.Second + 5}); err != nil || got != want {
+		t.Errorf("%+v, %v, want %+v", got, err, want)
 	}
 }

@@ -92,7 +92,7 @@ func (c *Client) compare(root proc.FS, pid int) error {
 		return err
 	}
 	c.OwnCgroup = fmt.Sprint(theirs) != fmt.Sprint(ours)
-	for _, kind := range []string{"user", "pid", "mnt", "net", "ipc", "uts", "cgroup", "time"} {
+	for _, kind := range []string{"user", "pid", "mnt", "net", "ipc", "uts", "cgroup"} {
 		o, err := own.NS(kind)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // a kernel without that kind

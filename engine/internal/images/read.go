@@ -37,7 +37,7 @@ func Read(d image.Dir, r *Report) *Set {
 	s.FIFOs = readPipes(d, image.FIFOData, r)
 	s.Terminals, _ = optional[entry.TTYInfo](d, image.TTYInfo, 0, maxFiles, r)
 	s.Typed, _ = optional[entry.TTYData](d, image.TTYData, 0, maxFiles, r)
-	if clocks, ok := optional[entry.TimeNS](d, image.TimeNS, 0, 1, r); ok && len(clocks) > 0 {
+	if clocks, ok := optional[entry.TimeNS](d, image.TimeNS, s.TimeNSID(), 1, r); ok && len(clocks) > 0 {
 		s.TimeNS = &clocks[0]
 	}
 	s.refuseOthers(d, r)
@@ -300,8 +300,8 @@ func (s *Set) refuseOthers(d image.Dir, r *Report) {
 			}
 		case t == image.GhostFile && !ghosts[uint32(id)]:
 			r.Note("%s: no file leads to it", name)
-		case t == image.TimeNS && id != 0:
-			r.Unsupported(name, "a time namespace: not restored by the built-in engine")
+		case t == image.TimeNS && id != s.TimeNSID():
+			r.Unsupported(name, "another time namespace than the first process's: not restored by the built-in engine")
 		case t == image.Seccomp:
 			if filters, _ := optional[entry.Seccomp](d, t, id, 1, r); len(filters) > 0 && len(filters[0].SeccompFilters) > 0 {
 				r.Unsupported(name, "seccomp filters: not restored by the built-in engine")

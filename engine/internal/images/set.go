@@ -21,7 +21,7 @@ type Set struct {
 	FIFOs     []PipeData                // fifo-data.img
 	Terminals []entry.TTYInfo
 	Typed     []entry.TTYData // tty-data.img
-	TimeNS    *entry.TimeNS   // of the namespace 0: the machine's own; nil for none
+	TimeNS    *entry.TimeNS   // see TimeNSID; nil for none
 
 	byID   map[uint32]*entry.File
 	haunts map[uint32]*entry.RemapFilePath // by the file that has lost its name
@@ -200,4 +200,16 @@ func Filled[T any](e *entry.File, m *T, id func(*T) uint32, r *Report) bool {
 		r.Damaged(FileName(e.ID), "it has two numbers, the other is %d", got)
 	}
 	return true
+}
+
+// TimeNSID is the number of the image of the clocks: 0 for those that the dump had itself, else the number of the time namespace that
+// the tree had.
+func (s *Set) TimeNSID() uint64 {
+	if len(s.Processes) == 0 || s.Processes[0].IDs == nil || s.Inventory.RootIDs == nil {
+		return 0
+	}
+	if id := s.Processes[0].IDs.GetTimeNSID(); id != s.Inventory.RootIDs.GetTimeNSID() {
+		return uint64(id)
+	}
+	return 0
 }

@@ -3,6 +3,7 @@ package snapshot
 import (
 	"iter"
 	"strconv"
+	"time"
 )
 
 // A Tree is a tree of processes, stopped at one instant.
@@ -64,6 +65,24 @@ type Clocks struct {
 // Timespec is a time as the kernel has it. Nsec is below 1e9.
 type Timespec struct {
 	Sec, Nsec int64
+}
+
+// Add returns the time later by a duration.
+func (t Timespec) Add(d time.Duration) Timespec {
+	n := t.Nsec + int64(d%time.Second)
+	t.Sec += int64(d / time.Second)
+	switch {
+	case n < 0:
+		return Timespec{t.Sec - 1, n + 1e9}
+	case n >= 1e9:
+		return Timespec{t.Sec + 1, n - 1e9}
+	}
+	return Timespec{t.Sec, n}
+}
+
+// Sub returns how much later the time is than another, which must be less than some hundred years.
+func (t Timespec) Sub(u Timespec) time.Duration {
+	return time.Duration(t.Sec-u.Sec)*time.Second + time.Duration(t.Nsec-u.Nsec)
 }
 
 // IsZero reports whether the time is zero, which for a timer means "off".

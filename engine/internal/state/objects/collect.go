@@ -3,16 +3,23 @@
 package objects
 
 import (
+	"errors"
+	"io/fs"
 	"sort"
 
 	"stasis.example/engine/internal/collect"
 	"stasis.example/engine/internal/snapshot"
 	"stasis.example/internal/linux"
+	"stasis.example/internal/proc"
 )
 
 // Collect finds out what processes share, and gives it numbers. They begin after those of the program that makes the dump.
 func Collect(t *collect.Tree) error {
 	own := t.Snapshot.Origin.Namespaces
+	clocks, err := t.Processes[0].Dir.NS("time")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	spaces, tables := sharers{what: linux.SameVM}, sharers{what: linux.SameFiles}
 	contexts, handlers := sharers{what: linux.SameFS}, sharers{what: linux.SameSignal}
 	for p := range t.Alive() {
@@ -20,13 +27,17 @@ func Collect(t *collect.Tree) error {
 		if err != nil {
 			return err
 		}
+		if err := sameClocks(t, p, clocks); err != nil {
+			return err
+		}
+		n.Time = own.Time // the clocks are saved, and the namespace is made anew for them
 		p.Task.Namespaces = n
 		for _, kind := range []struct {
 			name string
 			a, b uint32
 		}{
 			{"pid", n.PID, own.PID}, {"network", n.Net, own.Net}, {"IPC", n.IPC, own.IPC}, {"UTS", n.UTS, own.UTS}, {"mount", n.Mount, own.Mount},
-			{"user", n.User, own.User}, {"cgroup", n.Cgroup, own.Cgroup}, {"time", n.Time, own.Time},
+			{"user", n.User, own.User}, {"cgroup", n.Cgroup, own.Cgroup},
 		} {
 			if kind.a != kind.b {
 				t.Report.Unsupported(p.Where(), "it is in a %s namespace of its own", kind.name)
@@ -58,6 +69,23 @@ func Collect(t *collect.Tree) error {
 			if err := apart(t, th, &tables, &contexts); err != nil {
 				return err
 			}
+		}
+	}
+	return nil
+}
+
+// sameClocks refuses what cannot have one time namespace with the root of the tree: a process in another, or whose children would be.
+func sameClocks(t *collect.Tree, p *collect.Process, root proc.Namespace) error {
+	for kind, why := range map[string]string{"time": "it is", "time_for_children": "its children would be"} {
+		ns, err := p.Dir.NS(kind)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // a kernel without
+		}
+		if err != nil {
+			return err
+		}
+		if ns != root {
+			t.Report.Unsupported(p.Where(), "%s in another time namespace than the first process of the tree", why)
 		}
 	}
 	return nil

@@ -74,6 +74,9 @@ func Decode(from *images.Set, to *snapshot.Tree, r *images.Report) {
 			r.Damaged(name, "the process has an address space, descriptors, a working directory or handlers with the number 0")
 		}
 		t.Namespaces = decodeNamespaces(p.IDs)
+		if uint64(t.Namespaces.Time) == from.TimeNSID() {
+			t.Namespaces.Time = to.Origin.Namespaces.Time // that of the first process is made anew for the clocks
+		}
 		decodeThreads(p, t, from.Inventory.ImgVersion, r)
 	}
 }

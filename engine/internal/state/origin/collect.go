@@ -3,6 +3,9 @@
 package origin
 
 import (
+	"errors"
+	"io/fs"
+
 	"golang.org/x/sys/unix"
 
 	"stasis.example/engine/internal/collect"
@@ -33,7 +36,25 @@ func Collect(t *collect.Tree) error {
 		}
 		*clock.to = snapshot.Timespec{Sec: ts.Sec, Nsec: ts.Nsec}
 	}
-	o.Clocks = &c
 	o.Uptime = uint64(c.Boottime.Sec)*1e6 + uint64(c.Boottime.Nsec)/1e3
+	o.Clocks = &c
+	return inside(t, &c)
+}
+
+// inside makes the clocks those that the tree sees, which may be in a time namespace: a restore has given it one.
+func inside(t *collect.Tree, c *snapshot.Clocks) error {
+	ours, err := t.Proc.Self().TimeOffsets()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // a kernel without time namespaces
+	}
+	if err != nil {
+		return err
+	}
+	theirs, err := t.Processes[0].Dir.TimeOffsets()
+	if err != nil {
+		return err
+	}
+	c.Monotonic = c.Monotonic.Add(theirs.Monotonic - ours.Monotonic)
+	c.Boottime = c.Boottime.Add(theirs.Boottime - ours.Boottime)
 	return nil
 }

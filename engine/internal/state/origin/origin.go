@@ -2,11 +2,13 @@
 // made the dump, and the clocks. In images it is inventory.img and timens-0.img.
 //
 //   - Encode sets the version; kinds that write what CRIU cannot read raise it. So this kind is encoded before them.
-//   - Collect reads ns/ and cgroup of itself, and the clocks.
-//   - Apply has nothing to do; timers and sleeps are relative, or of the machine's own clocks.
+//   - Collect reads ns/ and cgroup of itself, and the clocks as the tree sees them.
+//   - Apply is the engine's: the processes are made in a time namespace in which the clocks go on where they were.
 package origin
 
 import (
+	"math"
+
 	"stasis.example/engine/internal/images"
 	"stasis.example/engine/internal/snapshot"
 	"stasis.example/image"
@@ -15,6 +17,9 @@ import (
 
 // ownID is the number that CRIU gives to the things of the program that makes the dump. Those of tasks begin after it.
 const ownID = 1
+
+// maxClock is how many seconds a clock can be from its beginning: half of what the kernel counts in nanoseconds (KTIME_SEC_MAX).
+const maxClock = math.MaxInt64 / 1_000_000_000 / 2
 
 // Encode writes the inventory.
 func Encode(from *snapshot.Tree, to *images.Set, r *images.Report) {
@@ -104,10 +109,15 @@ func Decode(from *images.Set, to *snapshot.Tree, r *images.Report) {
 		r.Damaged(name, "root_ids are missing: it cannot be told which namespaces were the dump's own")
 	}
 	if e := from.TimeNS; e != nil {
-		r.Unknown(image.TimeNS.File(0), e, e.Unknown)
+		r.Unknown(image.TimeNS.File(from.TimeNSID()), e, e.Unknown)
 		o.Clocks = &snapshot.Clocks{
 			Monotonic: snapshot.Timespec{Sec: int64(e.Monotonic.TvSec), Nsec: int64(e.Monotonic.TvNsec)},
 			Boottime:  snapshot.Timespec{Sec: int64(e.Boottime.TvSec), Nsec: int64(e.Boottime.TvNsec)},
+		}
+		for _, c := range []entry.Timespec{e.Monotonic, e.Boottime} {
+			if c.TvSec > maxClock || c.TvNsec >= 1e9 {
+				r.Damaged(image.TimeNS.File(from.TimeNSID()), "a clock at %d seconds and %d nanoseconds", c.TvSec, c.TvNsec)
+			}
 		}
 	}
 }
