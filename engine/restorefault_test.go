@@ -189,11 +189,11 @@ func killedAtEach(t *testing.T, victim *testkit.Victim, images string, all int) 
 		case all:
 			whole++
 			continue
+		case 0:
+			nothing++
 		default:
 			parts++
 			continue
-		case 0:
-			nothing++
 		}
 		testkit.AwaitFreeIDs(t, images)
 		if err := restoreFrom(t.Context(), New(), images); err != nil {
