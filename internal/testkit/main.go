@@ -80,9 +80,15 @@ func runTests(m *testing.M) int {
 		defer func() { done <- code }()
 		code = m.Run()
 	}()
+	// The list that orphans are found in may leave some out while others end (proc_pid_task_children(5)), and no signal tells of
+	// those again.
+	again := time.NewTicker(time.Second)
+	defer again.Stop()
 	for {
 		select {
 		case <-orphans:
+			reapOrphans()
+		case <-again.C:
 			reapOrphans()
 		case code := <-done:
 			reapOrphans()
