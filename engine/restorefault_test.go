@@ -217,7 +217,8 @@ func living(t *testing.T, images string) (n int) {
 		}
 		task := proc.New(linux.Proc{}).Process(id)
 		stat, err := task.Stat()
-		if err != nil || stat.State == 'Z' || stat.State == 'X' || stat.Flags&exiting != 0 {
+		// A group that is to end shows why from the moment it is told to, also between taking the signal and setting out to exit.
+		if err != nil || stat.State == 'Z' || stat.State == 'X' || stat.Flags&exiting != 0 || stat.ExitCode == int(unix.SIGKILL) {
 			continue
 		}
 		if status, err := task.Status(); err == nil && (status.SigPnd|status.ShdPnd)&kill == 0 {
