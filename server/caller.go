@@ -63,7 +63,7 @@ func (c *client) shares(kind string) bool {
 
 // Files below /proc/PID/ns, which a process's own view and reach depend on: those that root shares with this process, and others.
 var (
-	rootKinds  = []string{"user", "pid", "mnt"}
+	rootKinds = []string{"user", "pid", "mnt"}
 	// Not that of time: it is nobody's right, and a restore gives each tree one.
 	otherKinds = []string{"net", "ipc", "uts", "cgroup"}
 )
