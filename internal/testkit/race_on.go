@@ -2,4 +2,5 @@
 
 package testkit
 
-const raceDetector = true
+// RaceDetector tells whether the race detector is in this program: it takes several times as long.
+const RaceDetector = true

@@ -171,7 +171,7 @@ func probeRoot() error {
 }
 
 func probeNoRace() error {
-	if raceDetector {
+	if RaceDetector {
 		return Missing("built with -race")
 	}
 	return nil
