@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -208,6 +209,7 @@ func (d *dump) seal() error {
 		if err := d.signal(unix.SIGKILL); err != nil {
 			return err
 		}
+		d.emptyLarge()
 		// The leaders are let go with the thread that traced them.
 		d.undo.forget()
 		err := d.bury()
@@ -228,6 +230,17 @@ func (d *dump) signal(sig unix.Signal) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// emptyLarge helps large processes that were killed to give their memory back: nobody has the processor meanwhile, and a restore at
+// once needs the room, and the numbers. It has to come at once, too; soon their memory cannot be found any more, which is no error.
+func (d *dump) emptyLarge() {
+	const large = 64 << 20
+	for p := range d.tree.Alive() {
+		if i := slices.IndexFunc(d.copiers, func(c *pages.Copier) bool { return c.Process == p.Remote }); i >= 0 && d.copiers[i].Written*pages.Size >= large {
+			_ = linux.ReleaseMemory(p.PIDFD)
+		}
+	}
 }
 
 // bury waits for the threads that were killed, but for the leaders, which are others' to wait for. Left to themselves their
