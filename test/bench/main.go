@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+
+	"stasis.example/internal/testkit"
 )
 
 func main() {
@@ -29,6 +31,10 @@ func main() {
 	flag.Parse()
 	pattern, err := regexp.Compile(*only)
 	if err != nil {
+		fail(err)
+	}
+	// Victims are particular about the numbers of their files.
+	if err := testkit.CloseInheritedOnExec(); err != nil {
 		fail(err)
 	}
 	b := &bench{rounds: *rounds, restores: *restores, only: pattern, dirs: map[place]string{}}
