@@ -24,8 +24,35 @@ import (
 
 // open opens the files of the plan, before there is a process.
 func (r *restore) open() error {
+	makeRoom(r.plan.Tree)
 	r.ghosts = regfile.Ghosts{Kernel: r.kernel, Dir: r.dir, Tree: r.plan.Tree}
 	return openFiles(r.plan, &r.files, r.inherit, &r.ghosts)
+}
+
+// makeRoom makes room for the descriptors that there will be here, in one step. The kernel makes the table of a program that has threads
+// larger by doubling it, and each time waits until all processors have noticed (fs/file.c, expand_fdtable), which takes milliseconds.
+func makeRoom(t *snapshot.Tree) {
+	last := 0
+	for _, table := range t.Tables {
+		for _, s := range table.Slots {
+			last = max(last, s.FD)
+		}
+	}
+	last += 2 * len(t.Files) // each is opened, and has another number, behind the tree's, while it is handed on
+	const always = 64        // NR_OPEN_DEFAULT: what every program has room for
+	var limit unix.Rlimit
+	if last < always || unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil || limit.Cur == 0 {
+		return // without it things only take longer
+	}
+	last = int(min(uint64(last), limit.Cur-1))
+	fd, err := unix.Open("/", unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(fd)
+	if high, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, last); err == nil {
+		_ = unix.Close(high)
+	}
 }
 
 // An opener opens the files of a plan.
