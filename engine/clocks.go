@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"stasis.example/engine/internal/snapshot"
+	"stasis.example/engine/internal/state/origin"
 	"stasis.example/internal/proc"
 )
 
@@ -26,7 +27,7 @@ func (r *restore) setClocks() error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	now, err := clocks()
+	now, err := origin.Clocks()
 	if err != nil {
 		return err
 	}
@@ -43,13 +44,4 @@ func (r *restore) setClocks() error {
 	}
 	r.log.info("the clocks are the machine's: %v", err)
 	return nil
-}
-
-// clocks reads the clocks that a time namespace has of its own.
-func clocks() (c snapshot.Clocks, err error) {
-	var monotonic, boottime unix.Timespec
-	if err = errors.Join(unix.ClockGettime(unix.CLOCK_MONOTONIC, &monotonic), unix.ClockGettime(unix.CLOCK_BOOTTIME, &boottime)); err != nil {
-		return c, fmt.Errorf("clock_gettime: %w", err)
-	}
-	return snapshot.Clocks{Monotonic: snapshot.Timespec(monotonic), Boottime: snapshot.Timespec(boottime)}, nil
 }

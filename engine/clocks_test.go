@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"stasis.example/criu"
 	"stasis.example/engine/internal/snapshot"
+	"stasis.example/engine/internal/state/origin"
 	"stasis.example/image"
 	"stasis.example/image/entry"
 	"stasis.example/internal/proc"
@@ -42,7 +42,7 @@ func TestClocksGoOn(t *testing.T) {
 		testkit.AwaitFreeIDs(t, images)
 		if byCRIU.restore {
 			criuRestore(t, images)
-		} else if _, err := criu.New(New()).Restore(t.Context(), criu.RestoreOptions{ImagesDir: images, LogFile: "restore.log", LogLevel: 4}); err != nil {
+		} else if err := restoreFrom(t.Context(), New(), images); err != nil {
 			t.Fatal(err)
 		}
 		victim.Restored()
@@ -62,7 +62,7 @@ func seen(t *testing.T, pid int) snapshot.Timespec {
 	if err != nil {
 		t.Fatal(err)
 	}
-	now, err := clocks()
+	now, err := origin.Clocks()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -256,14 +256,8 @@ func TestLargeMemoryToTmpfs(t *testing.T) {
 	testkit.Need(t, testkit.Root, testkit.Python)
 	victim := testkit.VictimSpec{Name: testkit.PythonPath, Args: []string{"-c", pythonHeap}}.Start(t)
 	images := mountTmpfs(t, "size=256m")
-	if err := dumpTo(t, New(), images, victim.Pid, nil); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := victim.Wait(); err != nil {
-		t.Fatal(err)
-	}
-	testkit.AwaitFreeIDs(t, images)
-	if _, err := criu.New(New()).Restore(t.Context(), criu.RestoreOptions{ImagesDir: images, LogFile: "restore.log", LogLevel: 4}); err != nil {
+	dumpAway(t, New(), victim, images)
+	if err := restoreFrom(t.Context(), New(), images); err != nil {
 		t.Fatal(err)
 	}
 	victim.Restored()

@@ -33,14 +33,20 @@ func dumped(t *testing.T, name string, args ...string) (victim *testkit.Victim, 
 	testkit.Need(t, testkit.Root, testkit.VictimProgram(name))
 	victim = testkit.StartVictim(t, name, args...)
 	images = t.TempDir()
-	if err := dumpTo(t, New(), images, victim.Pid, nil); err != nil {
+	dumpAway(t, New(), victim, images)
+	return victim, images
+}
+
+// dumpAway dumps a victim, and returns when it is gone and its numbers are free.
+func dumpAway(t *testing.T, e *Engine, victim *testkit.Victim, images string) {
+	t.Helper()
+	if err := dumpTo(t, e, images, victim.Pid, nil); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := victim.Wait(); err != nil {
 		t.Fatal(err)
 	}
 	testkit.AwaitFreeIDs(t, images)
-	return victim, images
 }
 
 // restoreFrom restores with an engine.

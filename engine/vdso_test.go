@@ -12,7 +12,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"stasis.example/criu"
 	"stasis.example/internal/proc"
 	"stasis.example/internal/testkit"
 )
@@ -28,18 +27,12 @@ func TestRestoreWithOtherVDSO(t *testing.T) {
 			before := vdsoOf(t, victim.Pid)
 			for cycle, other := range []bool{true, false, true, false} {
 				images := t.TempDir()
-				if err := dumpTo(t, e, images, victim.Pid, nil); err != nil {
-					t.Fatal(err)
-				}
-				if _, err := victim.Wait(); err != nil {
-					t.Fatal(err)
-				}
-				testkit.AwaitFreeIDs(t, images)
+				dumpAway(t, e, victim, images)
 				if cycle == 3 {
 					criuRestore(t, images)
 				} else {
 					e.otherVDSO = other
-					if _, err := criu.New(e).Restore(t.Context(), criu.RestoreOptions{ImagesDir: images, LogFile: "restore.log", LogLevel: 4}); err != nil {
+					if err := restoreFrom(t.Context(), e, images); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -63,14 +56,8 @@ func TestRestoreInFirstBytesOfVDSO(t *testing.T) {
 	e := New()
 	e.otherVDSO = true
 	images := t.TempDir()
-	if err := dumpTo(t, e, images, victim.Pid, nil); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := victim.Wait(); err != nil {
-		t.Fatal(err)
-	}
-	testkit.AwaitFreeIDs(t, images)
-	if _, err := criu.New(e).Restore(t.Context(), criu.RestoreOptions{ImagesDir: images, LogFile: "restore.log", LogLevel: 4}); err != nil {
+	dumpAway(t, e, victim, images)
+	if err := restoreFrom(t.Context(), e, images); err != nil {
 		t.Fatal(err)
 	}
 	victim.Restored()

@@ -16,14 +16,18 @@ import (
 	"stasis.example/internal/testkit"
 )
 
+// stride is how many steps there are between those that are tried.
+func stride() int {
+	if os.Getenv(envRounds) != "" {
+		return 1
+	}
+	return 5
+}
+
 // TestGuestIsKilled kills one of the processes that share memory at every step of a visit. The others must be as they were.
 func TestGuestIsKilled(t *testing.T) {
 	testkit.Need(t, testkit.Root, testkit.VictimProgram("blocked"))
-	stride := 5
-	if os.Getenv(envRounds) != "" {
-		stride = 1
-	}
-	for step, got := 1, true; got; step += stride {
+	for step, got := 1, true; got; step += stride() {
 		v := testkit.StartVictim(t, "blocked", "1", "3", "1", "processes")
 		rest := children(v.Pid)
 		killed := rest[0]
@@ -43,11 +47,7 @@ func TestGuestIsKilled(t *testing.T) {
 // TestHostIsKilled kills the one by which the memory was entered.
 func TestHostIsKilled(t *testing.T) {
 	testkit.Need(t, testkit.Root, testkit.VictimProgram("blocked"))
-	stride := 5
-	if os.Getenv(envRounds) != "" {
-		stride = 1
-	}
-	for step, got := 1, true; got; step += stride {
+	for step, got := 1, true; got; step += stride() {
 		v := testkit.StartVictim(t, "blocked", "1", "3", "1", "processes")
 		guests := children(v.Pid)
 		before := make([]string, len(guests))

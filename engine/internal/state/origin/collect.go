@@ -4,6 +4,7 @@ package origin
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 
 	"golang.org/x/sys/unix"
@@ -25,20 +26,22 @@ func Collect(t *collect.Tree) error {
 	}
 	o.Namespaces = n
 	o.CgroupSet = ownCgroupSet
-	var c snapshot.Clocks
-	for _, clock := range []struct {
-		id int32
-		to *snapshot.Timespec
-	}{{unix.CLOCK_MONOTONIC, &c.Monotonic}, {unix.CLOCK_BOOTTIME, &c.Boottime}} {
-		var ts unix.Timespec
-		if err := unix.ClockGettime(clock.id, &ts); err != nil {
-			return err
-		}
-		*clock.to = snapshot.Timespec{Sec: ts.Sec, Nsec: ts.Nsec}
+	c, err := Clocks()
+	if err != nil {
+		return err
 	}
 	o.Uptime = uint64(c.Boottime.Sec)*1e6 + uint64(c.Boottime.Nsec)/1e3
 	o.Clocks = &c
 	return inside(t, &c)
+}
+
+// Clocks reads the clocks that a time namespace has of its own, as this program sees them.
+func Clocks() (c snapshot.Clocks, err error) {
+	var monotonic, boottime unix.Timespec
+	if err = errors.Join(unix.ClockGettime(unix.CLOCK_MONOTONIC, &monotonic), unix.ClockGettime(unix.CLOCK_BOOTTIME, &boottime)); err != nil {
+		return c, fmt.Errorf("clock_gettime: %w", err)
+	}
+	return snapshot.Clocks{Monotonic: snapshot.Timespec(monotonic), Boottime: snapshot.Timespec(boottime)}, nil
 }
 
 // inside makes the clocks those that the tree sees, which may be in a time namespace: a restore has given it one.
