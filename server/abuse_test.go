@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -292,26 +293,33 @@ func TestAbuseOfEngine(t *testing.T) {
 	v.MustVerify()
 }
 
+// startHeld starts a client that waits until it is told to go on, and returns where to tell it.
+func startHeld(t *testing.T, cmd *exec.Cmd) io.WriteCloser {
+	t.Helper()
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := out.Read(make([]byte, 100)); err != nil {
+		t.Fatal(err)
+	}
+	return in
+}
+
 // A client that is killed in the middle of a dump of itself: it is gone, and so is whatever was made for it.
 func TestClientThatIsKilledInItsOwnDump(t *testing.T) {
 	testkit.Need(t, testkit.Root)
 	s := startServer(t, builtin, "", func(s *Server) { s.MaxIdle = 1 })
 	for _, after := range []time.Duration{0, time.Millisecond, 5 * time.Millisecond, 20 * time.Millisecond} {
 		cmd := s.clientCommand(attack{Type: rpc.ReqDump, Images: testkit.SharedDir(t), Wait: true, Opts: map[string]any{"LeaveRunning": true}}, 0)
-		in, err := cmd.StdinPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := out.Read(make([]byte, 100)); err != nil {
-			t.Fatal(err)
-		}
+		in := startHeld(t, cmd)
 		if _, err := in.Write([]byte("g")); err != nil {
 			t.Fatal(err)
 		}

@@ -252,20 +252,7 @@ func TestLimits(t *testing.T) {
 	t.Run("one user's", func(t *testing.T) {
 		s := startServer(t, peer, "", func(s *Server) { s.MaxPerUser = 1 })
 		held := s.clientCommand(attack{Type: rpc.ReqVersion, Wait: true}, mallory)
-		in, err := held.StdinPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		out, err := held.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := held.Start(); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := out.Read(make([]byte, 100)); err != nil {
-			t.Fatal(err)
-		}
+		in := startHeld(t, held)
 		testkit.WaitFor(t, "the second to be refused", func() bool {
 			resp := s.mustAsk(attack{Type: rpc.ReqCheck}, mallory)
 			return !resp.Success && resp.CrErrno != nil && *resp.CrErrno == int32(syscall.EAGAIN)
