@@ -14,7 +14,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"runtime"
 	"time"
 
@@ -38,6 +37,8 @@ type Tracer struct {
 	stops   int
 	held    int // tracees that were not let go
 	early   map[int]*Thread
+	apart   bool // its thread has a table of descriptors of its own
+	fate    *linux.Fate
 }
 
 // Options is how a Tracer traces.
@@ -81,8 +82,8 @@ func Run(ctx context.Context, options Options, f func(*Tracer) error) error {
 		err = f(t)
 	})
 	err = <-result
-	if t.held > 0 {
-		err = errors.Join(err, waitThread(thread))
+	if t.held > 0 || t.apart {
+		err = errors.Join(err, t.waitThread(thread))
 	}
 	if !stop() {
 		<-woken
@@ -109,17 +110,17 @@ func onOwnThread(f func()) {
 	runtime.UnlockOSThread()
 }
 
-// waitThread waits until a thread of this process has ended, and with it the tracing of what it has not let go.
-func waitThread(tid int) error {
+// waitThread waits until the tracer's thread has ended, and with it the tracing of what it has not let go, and its descriptors.
+func (t *Tracer) waitThread(tid int) error {
 	deadline := time.Now().Add(patience)
-	for {
-		if _, err := os.Stat(fmt.Sprintf("/proc/self/task/%d", tid)); errors.Is(err, os.ErrNotExist) {
+	for pause := 10 * time.Microsecond; ; pause = min(2*pause, time.Millisecond) {
+		if err := unix.Tgkill(unix.Getpid(), tid, 0); errors.Is(err, unix.ESRCH) {
 			return nil
 		}
 		if time.Now().After(deadline) {
 			return fmt.Errorf("thread %d, which traced: %w", tid, ErrTimeout)
 		}
-		time.Sleep(time.Millisecond)
+		t.kernel.Pause(int64(pause))
 	}
 }
 

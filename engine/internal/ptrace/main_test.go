@@ -1,0 +1,9 @@
+package ptrace
+
+import (
+	"testing"
+
+	"stasis.example/internal/testkit"
+)
+
+func TestMain(m *testing.M) { testkit.Main(m) }
