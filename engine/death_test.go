@@ -26,7 +26,10 @@ const (
 	envImages = "STASIS_WORKER_IMAGES" // where to
 	envStep   = "STASIS_WORKER_STEP"   // die of SIGKILL before the so-maniest call through the kernel's door
 	envCall   = "STASIS_WORKER_CALL"   // count these only
+	envAfter  = "STASIS_WORKER_AFTER"  // and none before the first of these, of which the worker tells
+	envStop   = "STASIS_WORKER_STOP"   // what is restored is left stopped, if this is not empty
 	restoring = "restore"              // instead of whom to dump
+	begun     = "begun"                // what the worker says when it begins to count
 )
 
 func TestMain(m *testing.M) {
@@ -47,16 +50,20 @@ func work() error {
 	}
 	var steps atomic.Int64
 	e := New()
-	only := os.Getenv(envCall)
+	only, after := os.Getenv(envCall), os.Getenv(envAfter)
 	e.kernel = &linux.Kernel{Step: func(call string) error {
-		if (only == "" || call == only) && steps.Add(1) == int64(last) {
+		if after != "" && call == after {
+			after = ""
+			fmt.Println(begun)
+		}
+		if after == "" && (only == "" || call == only) && steps.Add(1) == int64(last) {
 			_ = unix.Kill(os.Getpid(), unix.SIGKILL)
 			select {} // it does not come back
 		}
 		return nil
 	}}
 	if os.Getenv(envPID) == restoring {
-		_, err = criu.New(e).Restore(context.Background(), criu.RestoreOptions{ImagesDir: os.Getenv(envImages)})
+		_, err = criu.New(e).Restore(context.Background(), criu.RestoreOptions{ImagesDir: os.Getenv(envImages), LeaveStopped: os.Getenv(envStop) != ""})
 		return err
 	}
 	pid, err := strconv.Atoi(os.Getenv(envPID))

@@ -331,7 +331,7 @@ func (r *restore) startTimers() error {
 	return err
 }
 
-// keep prepares the processes for living on without us. They do not run yet.
+// keep prepares the processes for living on without us. They do not run yet, and if we die they die, all of them.
 func (r *restore) keep() error {
 	for _, t := range r.tree.Tasks {
 		if r.stopped || t.State == snapshot.Stopped {
@@ -340,12 +340,13 @@ func (r *restore) keep() error {
 			}
 		}
 	}
+	r.tie()
 	for _, t := range r.tree.Tasks {
 		if err := t.Remote.NearlyKeep(); err != nil {
 			return fmt.Errorf("%s: %w", t.Where(), err)
 		}
 	}
-	// One call for each process: if we are killed between the first of them and the last, only a part of the tree is left.
+	// One call for each process. Without a tie, if we are killed between the first of them and the last, a part of the tree is left.
 	for _, t := range r.tree.Tasks {
 		if err := t.Remote.Keep(); err != nil {
 			return fmt.Errorf("%s: %w", t.Where(), err)
@@ -354,9 +355,28 @@ func (r *restore) keep() error {
 	return nil
 }
 
-// letGo is the point of no return: from here on the processes live on without us. Where one cannot be let go, all of them are
-// killed: there is the whole tree or nothing.
+// tie has all processes die with us until letGo says otherwise. Of one process alone a single call of keep decides.
+func (r *restore) tie() {
+	if len(r.tree.Tasks) < 2 {
+		return
+	}
+	var pids []int
+	for _, t := range r.tree.Tasks {
+		pids = append(pids, t.PID.Num())
+	}
+	if err := r.tracer().Tie(pids); err != nil {
+		r.log.add(logWarn, "restore", "if this program were killed in the very next moment, a part of the tree would be left: %v", err)
+	}
+}
+
+func (r *restore) tracer() *ptrace.Tracer { return r.tree.Tasks[0].Remote.Tracer() }
+
+// letGo begins with the point of no return: from the first call on the processes live on without us. Where one cannot be let go, all of
+// them are killed: there is the whole tree or nothing.
 func (r *restore) letGo() error {
+	if err := r.tracer().Untie(); err != nil {
+		return err
+	}
 	var errs []error
 	for _, t := range r.tree.Tasks {
 		errs = append(errs, t.Remote.LetGo())

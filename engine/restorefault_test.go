@@ -16,7 +16,6 @@ import (
 
 	"stasis.example/criu"
 	"stasis.example/internal/linux"
-	"stasis.example/internal/proc"
 	"stasis.example/internal/testkit"
 )
 
@@ -125,17 +124,13 @@ func TestRestoreIsKilled(t *testing.T) {
 		}
 		t.Run(v.name, func(t *testing.T) {
 			victim, images := dumped(t, v.name, v.args...)
+			again := bringBack(t, victim, images)
 			killed, lived := 0, 0
 			for step := 1; dieAt(t, restoring, images, step); step += 1 + step/8 {
 				killed++
-				if pidfd, err := unix.PidfdOpen(victim.Pid, 0); err == nil && survives(pidfd) {
+				if again.left() {
 					lived++
-					victim.Restored()
-					if err := victim.Kill(); err != nil {
-						t.Fatal(err)
-					}
 				}
-				testkit.AwaitFreeIDs(t, images)
 			}
 			t.Logf("killed %d times, %d of them when all were ready to run", killed, lived)
 			if killed-lived < 10 {
@@ -145,101 +140,6 @@ func TestRestoreIsKilled(t *testing.T) {
 			victim.MustVerify()
 		})
 	}
-}
-
-// The calls that end a restore tell one process each to outlive the engine. One that is killed before them leaves nothing, one that is
-// killed after them leaves all; in between it leaves a part of the tree, but never a part of a process.
-func TestRestoreIsKilledAtItsEnd(t *testing.T) {
-	const tell, release = "ptrace(PTRACE_SETOPTIONS)", "ptrace(PTRACE_DETACH)"
-	for _, v := range []struct {
-		name      string
-		args      []string
-		processes int
-	}{{"threads", nil, 1}, {"leaderless", nil, 2}, {"many", []string{"processes", "5"}, 6}} {
-		t.Run(v.name, func(t *testing.T) {
-			victim, images := dumped(t, v.name, v.args...)
-			if err := restoreFrom(t.Context(), New(), images); err != nil {
-				t.Fatal(err)
-			}
-			all := living(t, images)
-			t.Setenv(envCall, tell)
-			nothing, parts, whole := killedAtEach(t, victim, images, all)
-			if nothing != all-v.processes+1 || parts != v.processes-1 || whole != 0 {
-				t.Errorf("of %d tasks told, %d times nothing was left, %d times a part, and %d times all", all, nothing, parts, whole)
-			}
-			t.Setenv(envCall, release)
-			if nothing, parts, whole = killedAtEach(t, victim, images, all); parts != 0 || whole != all {
-				t.Errorf("of %d tasks let go, %d times nothing was left, %d times a part, and %d times all", all, nothing, parts, whole)
-			}
-			victim.MustVerify()
-		})
-	}
-}
-
-// killedAtEach has the engine killed before the first call of a kind, before the second and so on, and says how often nothing was left
-// of the tree, a part of it, and all of its tasks. In the end the tree is there.
-func killedAtEach(t *testing.T, victim *testkit.Victim, images string, all int) (nothing, parts, whole int) {
-	t.Helper()
-	for step := 1; ; step++ {
-		victim.Restored()
-		if err := victim.Kill(); err != nil {
-			t.Fatal(err)
-		}
-		testkit.AwaitFreeIDs(t, images)
-		if !dieAt(t, restoring, images, step) {
-			victim.Restored()
-			return nothing, parts, whole
-		}
-		// What it was to take with it has been killed by now: the kernel has done so before it told of its end.
-		switch living(t, images) {
-		case all:
-			whole++
-			continue
-		case 0:
-			nothing++
-		default:
-			parts++
-			continue
-		}
-		testkit.AwaitFreeIDs(t, images)
-		if err := restoreFrom(t.Context(), New(), images); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-// living counts the tasks of a dump that live, and that nobody has killed.
-func living(t *testing.T, images string) (n int) {
-	t.Helper()
-	const exiting, kill = 4, 1 << (unix.SIGKILL - 1) // PF_EXITING
-	cores, err := filepath.Glob(filepath.Join(images, "core-*.img"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range cores {
-		var id int
-		if _, err := fmt.Sscanf(filepath.Base(name), "core-%d.img", &id); err != nil {
-			t.Fatal(err)
-		}
-		task := proc.New(linux.Proc{}).Process(id)
-		stat, err := task.Stat()
-		// A group that is to end shows why from the moment it is told to, also between taking the signal and setting out to exit.
-		if err != nil || stat.State == 'Z' || stat.State == 'X' || stat.Flags&exiting != 0 || stat.ExitCode == int(unix.SIGKILL) {
-			continue
-		}
-		if status, err := task.Status(); err == nil && (status.SigPnd|status.ShdPnd)&kill == 0 {
-			n++
-		}
-	}
-	return n
-}
-
-// survives reports whether a process lives, half a second after the engine that made it was killed. It closes the pidfd.
-func survives(pidfd int) bool {
-	defer unix.Close(pidfd)
-	polled := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
-	n, err := unix.Poll(polled, 500)
-	return err == nil && n == 0
 }
 
 // A number that somebody else has is said, and nothing is left of the rest.
