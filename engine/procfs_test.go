@@ -19,7 +19,7 @@ import (
 // What package proc reads through Proc is what it reads through package os.
 func TestProc(t *testing.T) {
 	name := "self/environ"
-	got, err := linux.Proc{}.ReadFile(name)
+	got, err := proc.New(linux.Proc{}).Self().Environ()
 	want, wantErr := os.ReadFile("/proc/" + name)
 	if err != nil || wantErr != nil || !bytes.Equal(got, want) {
 		t.Errorf("%s: %d bytes, %v; want %d, %v", name, len(got), err, len(want), wantErr)

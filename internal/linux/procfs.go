@@ -34,28 +34,19 @@ func (r Proc) Open(name string) (fs.File, error) {
 	return &procFile{fd, path}, nil
 }
 
-// ReadFile reads a file.
-func (r Proc) ReadFile(name string) ([]byte, error) {
-	path, err := r.path("open", name)
-	if err != nil {
-		return nil, err
-	}
-	return ReadProc(path)
-}
-
 // ReadLink reads a symbolic link.
 func (r Proc) ReadLink(name string) (string, error) {
 	path, err := r.path("readlink", name)
 	if err != nil {
 		return "", err
 	}
-	for size := 256; ; size *= 4 {
-		buf := make([]byte, size)
+	var short [256]byte
+	for buf := short[:]; ; buf = make([]byte, 4*len(buf)) {
 		n, err := unix.Readlink(path, buf)
 		if err != nil {
 			return "", &fs.PathError{Op: "readlink", Path: path, Err: err}
 		}
-		if n < size {
+		if n < len(buf) {
 			return string(buf[:n]), nil
 		}
 	}
@@ -102,9 +93,9 @@ func ReadProcDir(path string) ([]string, error) {
 	}
 	defer unix.Close(fd)
 	var names []string
-	buf := make([]byte, 8<<10)
+	var buf [4 << 10]byte
 	for {
-		n, err := unix.ReadDirent(fd, buf)
+		n, err := unix.ReadDirent(fd, buf[:])
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}

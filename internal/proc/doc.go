@@ -9,7 +9,7 @@
 //	st, err := p.Status()
 //	err = p.Smaps(func(m *proc.Smap) error { … })
 //
-// A root that implements fs.ReadFileFS, fs.ReadLinkFS and fs.ReadDirFS is used through them; one over a directory descriptor
+// A root that implements fs.ReadLinkFS and fs.ReadDirFS is used through them; one over a directory descriptor
 // saves the walk through "/proc" and the poller on each file.
 //
 // Addresses are uint64 on every machine: a 32-bit program can read the fixtures of a 64-bit kernel, and a tracer of one

@@ -1,6 +1,7 @@
 package proc
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
@@ -8,20 +9,26 @@ import (
 	"io/fs"
 	"slices"
 	"strconv"
-	"strings"
+	"sync"
 )
 
 // FS is a /proc.
 type FS struct {
-	root fs.FS
+	root *root
 }
 
 // New returns the /proc that root is: os.DirFS("/proc"), or captured files.
-func New(root fs.FS) FS { return FS{root} }
+func New(files fs.FS) FS { return FS{&root{FS: files}} }
+
+// root is where a /proc is, and buffers: a dump reads tens of thousands of files.
+type root struct {
+	fs.FS
+	readers sync.Pool // of *bufio.Reader, of bufferSize bytes
+}
 
 // Dir is the directory of a process or a thread.
 type Dir struct {
-	root fs.FS
+	root *root
 	name string
 }
 
@@ -44,33 +51,57 @@ func inFile(name string, err error) error {
 	return err // a PathError has the name
 }
 
-// with opens a file for a parser.
-func with[T any](root fs.FS, name string, parse func(io.Reader) (T, error)) (T, error) {
-	f, err := root.Open(name)
+// with opens a file for a parser. What the parser returns must not have parts of the reader's buffer.
+func with[T any](r *root, name string, parse func(io.Reader) (T, error)) (v T, err error) {
+	f, err := r.Open(name)
 	if err != nil {
-		var zero T
-		return zero, err
+		return v, err
 	}
 	defer f.Close()
-	v, err := parse(f)
-	if err != nil {
+	b := r.reader(f)
+	defer r.release(b)
+	if v, err = parse(b); err != nil {
 		return v, inFile(name, err)
 	}
 	return v, nil
 }
 
-// all reads a small file whole and lets parse see it.
-func all[T any](root fs.FS, name string, parse func([]byte) (T, error)) (T, error) {
-	b, err := fs.ReadFile(root, name)
-	if err != nil {
-		var zero T
-		return zero, err
+// all reads a small file whole and lets parse see it, which must not keep it.
+func all[T any](r *root, name string, parse func([]byte) (T, error)) (T, error) {
+	return with(r, name, func(f io.Reader) (v T, err error) {
+		text, err := whole(f)
+		if err != nil {
+			return v, err
+		}
+		return parse(text)
+	})
+}
+
+// whole returns all that there is to be read: in the reader's own buffer, if it has one and there is room.
+func whole(r io.Reader) ([]byte, error) {
+	b := bufio.NewReaderSize(r, bufferSize)
+	text, err := b.Peek(b.Size())
+	if errors.Is(err, io.EOF) {
+		return text, nil
 	}
-	v, err := parse(b)
 	if err != nil {
-		return v, inFile(name, err)
+		return nil, err
 	}
-	return v, nil
+	return io.ReadAll(b)
+}
+
+func (r *root) reader(f io.Reader) *bufio.Reader {
+	b, ok := r.readers.Get().(*bufio.Reader)
+	if !ok {
+		return bufio.NewReaderSize(f, bufferSize)
+	}
+	b.Reset(f)
+	return b
+}
+
+func (r *root) release(b *bufio.Reader) {
+	b.Reset(nil)
+	r.readers.Put(b)
 }
 
 func (d Dir) file(name string) string { return d.name + "/" + name }
@@ -96,7 +127,9 @@ func (d Dir) Smaps(yield func(*Smap) error) error {
 		return err
 	}
 	defer f.Close()
-	r := NewSmapsReader(f)
+	b := d.root.reader(f)
+	defer d.root.release(b)
+	r := NewSmapsReader(b)
 	var m Smap
 	for {
 		err := r.Next(&m)
@@ -125,7 +158,7 @@ func (d Dir) Threads() ([]int, error) { return d.numbers("task") }
 
 // Processes returns all processes of a /proc, ascending.
 func (f FS) Processes() ([]int, error) {
-	list, err := fs.ReadDir(f.root, ".")
+	list, err := fs.ReadDir(f.root.FS, ".")
 	if err != nil {
 		return nil, err
 	}
@@ -143,7 +176,7 @@ func (f FS) Processes() ([]int, error) {
 // numbers reads a directory in which every name is a number.
 func (d Dir) numbers(dir string) ([]int, error) {
 	name := d.file(dir)
-	list, err := fs.ReadDir(d.root, name)
+	list, err := fs.ReadDir(d.root.FS, name)
 	if err != nil {
 		return nil, err
 	}
@@ -159,12 +192,12 @@ func (d Dir) numbers(dir string) ([]int, error) {
 
 // Link reads a symbolic link: "exe", "cwd", "root", "fd/7". The text of a descriptor that is no file is "pipe:[123]" and
 // the like; that of a file whose name is gone ends with " (deleted)", and a file may really have such a name.
-func (d Dir) Link(name string) (string, error) { return fs.ReadLink(d.root, d.file(name)) }
+func (d Dir) Link(name string) (string, error) { return fs.ReadLink(d.root.FS, d.file(name)) }
 
 // NS reads a link of ns/: kind is "pid", "mnt", "pid_for_children" and so on.
 func (d Dir) NS(kind string) (Namespace, error) {
 	name := d.file("ns/" + kind)
-	text, err := fs.ReadLink(d.root, name)
+	text, err := fs.ReadLink(d.root.FS, name)
 	if err != nil {
 		return Namespace{}, err
 	}
@@ -211,10 +244,12 @@ func (d Dir) Auxv(wordSize int) ([]uint64, error) {
 }
 
 // Cmdline reads cmdline, as it is: arguments with a zero byte after each, unless the process wrote there what it likes.
-func (d Dir) Cmdline() ([]byte, error) { return fs.ReadFile(d.root, d.file("cmdline")) }
+func (d Dir) Cmdline() ([]byte, error) { return all(d.root, d.file("cmdline"), copied) }
 
 // Environ reads environ, as it is: variables with a zero byte after each, unless the process wrote there what it likes.
-func (d Dir) Environ() ([]byte, error) { return fs.ReadFile(d.root, d.file("environ")) }
+func (d Dir) Environ() ([]byte, error) { return all(d.root, d.file("environ"), copied) }
+
+func copied(b []byte) ([]byte, error) { return append([]byte{}, b...), nil }
 
 // Comm reads comm, the name of a thread: at most 15 bytes of any kind but zero.
 func (d Dir) Comm() (string, error) {
@@ -233,9 +268,20 @@ func (d Dir) LoginUID() (uint32, error) { return oneNumber[uint32](d.root, d.fil
 // OOMScoreAdj reads oom_score_adj, -1000 to 1000.
 func (d Dir) OOMScoreAdj() (int, error) { return oneNumber[int](d.root, d.file("oom_score_adj")) }
 
+// TimerSlack reads timerslack_ns, which is there in the directories of processes only; that of a thread is reached by its number
+// as if it were a process. The error wraps fs.ErrNotExist on a kernel without, and is EPERM for who may not know.
+func (d Dir) TimerSlack() (uint64, error) { return oneNumber[uint64](d.root, d.file("timerslack_ns")) }
+
+// CoreDumpFilter reads coredump_filter. The error wraps fs.ErrNotExist on a kernel without core dumps.
+func (d Dir) CoreDumpFilter() (uint32, error) {
+	return oneHex(d.root, d.file("coredump_filter"))
+}
+
 // Personality reads personality. The kernel lets only tracers of the process read it.
-func (d Dir) Personality() (uint32, error) {
-	return all(d.root, d.file("personality"), func(b []byte) (v uint32, err error) {
+func (d Dir) Personality() (uint32, error) { return oneHex(d.root, d.file("personality")) }
+
+func oneHex(r *root, name string) (uint32, error) {
+	return all(r, name, func(b []byte) (v uint32, err error) {
 		if !hex(bytes.TrimSpace(b), &v) {
 			err = &SyntaxError{Text: string(b), What: "not one hexadecimal number"}
 		}
@@ -249,10 +295,10 @@ func (f FS) LastPID() (int, error) { return oneNumber[int](f.root, "sys/kernel/n
 // Locks reads locks: all file locks of the machine.
 func (f FS) Locks() ([]Lock, error) { return with(f.root, "locks", ParseLocks) }
 
-func oneNumber[T integer](root fs.FS, name string) (T, error) {
-	return all(root, name, func(b []byte) (v T, err error) {
+func oneNumber[T integer](r *root, name string) (T, error) {
+	return all(r, name, func(b []byte) (v T, err error) {
 		// loginuid has no line feed, the others have.
-		if !number([]byte(strings.TrimSuffix(string(b), "\n")), &v) {
+		if !number(bytes.TrimSuffix(b, []byte("\n")), &v) {
 			err = &SyntaxError{Text: string(b), What: "not one number"}
 		}
 		return v, err

@@ -50,7 +50,8 @@ type Mapping struct {
 // ParseMaps parses maps. Mappings ascend; a file where they do not is an error.
 func ParseMaps(r io.Reader) ([]Mapping, error) {
 	l := newLines(r)
-	var all []Mapping
+	const usual = 16 // a small program has no more
+	all := make([]Mapping, 0, usual)
 	for l.next() {
 		all = slices.Grow(all, 1)
 		all = all[:len(all)+1]

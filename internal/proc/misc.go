@@ -42,15 +42,16 @@ func ParseCgroup(r io.Reader) ([]Cgroup, error) {
 	l := newLines(r)
 	var all []Cgroup
 	for l.next() {
-		f := bytes.SplitN(l.text, []byte(":"), 3)
+		id, rest, ok1 := bytes.Cut(l.text, []byte(":"))
+		controllers, path, ok2 := bytes.Cut(rest, []byte(":"))
 		var c Cgroup
-		if len(f) != 3 || !number(f[0], &c.ID) || len(f[2]) == 0 || f[2][0] != '/' {
+		if !ok1 || !ok2 || !number(id, &c.ID) || len(path) == 0 || path[0] != '/' {
 			return nil, l.bad("no hierarchy")
 		}
-		if len(f[1]) > 0 {
-			c.Controllers = strings.Split(string(f[1]), ",")
+		if len(controllers) > 0 {
+			c.Controllers = strings.Split(string(controllers), ",")
 		}
-		c.Path = string(f[2])
+		c.Path = string(path)
 		all = append(all, c)
 	}
 	return all, l.failed()

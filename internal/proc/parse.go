@@ -39,9 +39,11 @@ type lines struct {
 	err  error
 }
 
-// newLines reads lines. A larger buffer would gain nothing: the kernel gives a page of most files at a time, and a dump reads
-// tens of thousands of them.
-func newLines(r io.Reader) *lines { return &lines{r: bufio.NewReaderSize(r, 4<<10)} }
+// bufferSize is that of a buffer to read with. A larger one would gain nothing: the kernel gives a page of most files at a time.
+const bufferSize = 4 << 10
+
+// newLines reads lines, with the reader's own buffer if it has one.
+func newLines(r io.Reader) *lines { return &lines{r: bufio.NewReaderSize(r, bufferSize)} }
 
 // next moves to the next line and reports whether there is one; err says why not. The kernel ends every line, so one that
 // is not ended is a file that was cut off.
