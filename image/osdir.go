@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // OpenDir opens an image directory by its path. Parents of it are found as long as they are in the directory that it is in:
@@ -93,7 +94,11 @@ type osDir struct {
 	root *os.Root
 	base *os.Root // where parents may be; nil for only inside root
 	at   string   // slash-separated name of root in base, clean and without symbolic links before its last element
+
+	readers sync.Pool
 }
+
+func (d *osDir) rooms() *sync.Pool { return &d.readers }
 
 func (d *osDir) Open(name string) (File, error) {
 	if err := checkName("open", name); err != nil {
