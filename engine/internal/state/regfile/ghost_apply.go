@@ -3,7 +3,6 @@
 package regfile
 
 import (
-	"crypto/rand"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -22,7 +21,10 @@ import (
 )
 
 // suffix is what is added to the name of a ghost, with eight digits behind it, while it has one. /proc shows it from then on.
-const suffix = ".stasis-"
+const (
+	suffix       = ".stasis-"
+	suffixDigits = 8
+)
 
 // Ghosts makes files that have no name, each when it is opened for the first time.
 type Ghosts struct {
@@ -211,8 +213,10 @@ func (g *Ghosts) appear(h *haunt, base string) error {
 	const longest, tries = 255, 10
 	var err error
 	for range tries {
-		var random [4]byte
-		_, _ = rand.Read(random[:]) // it never fails
+		var random [suffixDigits / 2]byte
+		if _, err := unix.Getrandom(random[:], 0); err != nil {
+			return fmt.Errorf("getrandom: %w", err)
+		}
 		end := suffix + hex.EncodeToString(random[:])
 		name := base[:min(len(base), longest-len(end))] + end
 		if err = g.create(h, name); !errors.Is(err, unix.EEXIST) {

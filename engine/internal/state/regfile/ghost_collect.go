@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"regexp"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -19,12 +18,15 @@ import (
 	"stasis.example/image/entry"
 )
 
-// ours is what a restore has added to the name of a ghost.
-var ours = regexp.MustCompile(suffix + "[0-9a-f]{8}$")
-
-// oldName is the name that a file had before it was gone.
+// oldName is the name that a file had before it was gone, without what a restore has added to the name of a ghost.
 func oldName(link string) string {
-	return ours.ReplaceAllString(strings.TrimSuffix(link, collect.Deleted), "")
+	name := strings.TrimSuffix(link, collect.Deleted)
+	if at := strings.LastIndex(name, suffix); at >= 0 && len(name) == at+len(suffix)+suffixDigits {
+		if strings.Trim(name[at+len(suffix):], "0123456789abcdef") == "" {
+			return name[:at]
+		}
+	}
+	return name
 }
 
 // ghost finds the ghost that stands for a file, and makes it of the first file of its inode. It says why that cannot be saved.
