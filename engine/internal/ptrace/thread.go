@@ -251,17 +251,22 @@ func (th *Thread) Sigmask() (uint64, error) { return th.tracer.kernel.Sigmask(th
 // SetSigmask writes the set of blocked signals.
 func (th *Thread) SetSigmask(mask uint64) error { return th.tracer.kernel.SetSigmask(th.TID, mask) }
 
-// XState reads the floating-point and vector state, in the layout of XSAVE.
+// XState reads the floating-point and vector state, in the layout of XSAVE. It is valid until the tracer reads that of the next
+// thread.
 func (th *Thread) XState() ([]byte, error) {
-	for size := 4096; ; size *= 4 {
-		buf := make([]byte, size)
-		n, err := th.tracer.kernel.RegSet(th.TID, linux.RegSetXState, buf)
+	const usual = 4096
+	for t := th.tracer; ; {
+		if t.xstate == nil {
+			t.xstate = make([]byte, usual)
+		}
+		n, err := t.kernel.RegSet(th.TID, linux.RegSetXState, t.xstate)
 		if err != nil {
 			return nil, err
 		}
-		if n < size {
-			return buf[:n], nil
+		if n < len(t.xstate) {
+			return t.xstate[:n], nil
 		}
+		t.xstate = make([]byte, 4*len(t.xstate))
 	}
 }
 

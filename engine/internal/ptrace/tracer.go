@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"stasis.example/internal/linux"
+	"stasis.example/internal/proc"
 )
 
 // ErrGone is a tracee that has exited or was killed.
@@ -31,6 +32,7 @@ var ErrTimeout = errors.New("the task does not stop")
 // A Tracer is the thread that traces. It is used on its own goroutine only.
 type Tracer struct {
 	kernel  *linux.Kernel
+	proc    proc.FS
 	ctx     context.Context
 	options uint
 	wake    int // eventfd, readable when the context has ended
@@ -39,6 +41,8 @@ type Tracer struct {
 	early   map[int]*Thread
 	apart   bool // its thread has a table of descriptors of its own
 	fate    *linux.Fate
+	xstate  []byte // room for that of a thread
+	room    []byte
 }
 
 // Options is how a Tracer traces.
@@ -58,7 +62,7 @@ func Run(ctx context.Context, options Options, f func(*Tracer) error) error {
 	if err != nil {
 		return fmt.Errorf("eventfd: %w", err)
 	}
-	t := &Tracer{kernel: options.Kernel, ctx: ctx, options: linux.OptSyscallGood, wake: wake}
+	t := &Tracer{kernel: options.Kernel, proc: proc.New(linux.Proc{}), ctx: ctx, options: linux.OptSyscallGood, wake: wake}
 	if t.kernel == nil {
 		t.kernel = new(linux.Kernel)
 	}
@@ -127,11 +131,22 @@ func (t *Tracer) waitThread(tid int) error {
 // Kernel is the tracer's door to the kernel.
 func (t *Tracer) Kernel() *linux.Kernel { return t.kernel }
 
+// Proc is where the tracer looks at its tracees.
+func (t *Tracer) Proc() proc.FS { return t.proc }
+
 // Context is the context that bounds the tracer's waits.
 func (t *Tracer) Context() context.Context { return t.ctx }
 
 // WakeFD is a descriptor that is readable when the context has ended, for those who poll others beside it.
 func (t *Tracer) WakeFD() int { return t.wake }
+
+// Room returns memory for what goes to a tracee or comes from there: so many bytes, which are good until it is asked again.
+func (t *Tracer) Room(n int) []byte {
+	if cap(t.room) < n {
+		t.room = make([]byte, n)
+	}
+	return t.room[:n]
+}
 
 // Stops counts the stops of tracees so far, the unit of cost.
 func (t *Tracer) Stops() int { return t.stops }

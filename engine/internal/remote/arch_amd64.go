@@ -38,15 +38,16 @@ func checkRegs(r *ptrace.Regs) error {
 
 // bootBytes returns the boot block for a thread: the part of a block that brings it back.
 func (th *Thread) bootBytes(a *area) []byte {
-	b := th.stateBytes()
+	b := th.Tracer().Room(blkBlockSize)
+	th.putState(b)
 	binary.LittleEndian.PutUint64(b[blkArea:], a.start)
 	binary.LittleEndian.PutUint64(b[blkAreaLength:], a.length)
 	return b[:blkStateEnd]
 }
 
-// blockBytes returns the block of a thread in the scratch area.
-func (th *Thread) blockBytes(inside bool) []byte {
-	b := th.stateBytes()
+// putBlock writes the block of a thread in the scratch area.
+func (th *Thread) putBlock(b []byte, inside bool) {
+	th.putState(b)
 	binary.LittleEndian.PutUint64(b[blkShared:], th.p.host.area.start)
 	binary.LittleEndian.PutUint64(b[blkBootUnmap:], th.p.host.boot+blkUnmap)
 	binary.LittleEndian.PutUint64(b[blkName:], uint64(th.index))
@@ -56,7 +57,6 @@ func (th *Thread) blockBytes(inside bool) []byte {
 	if inside {
 		copy(b[blkInside:], th.insideWords(1))
 	}
-	return b
 }
 
 // insideWords are the values of the words inside and busy.
@@ -68,10 +68,9 @@ func (th *Thread) insideWords(v byte) []byte {
 	return []byte{inside, 0, 0, 0, v, 0, 0, 0}
 }
 
-// stateBytes returns a block with the state of a thread to go back to.
-func (th *Thread) stateBytes() []byte {
-	b := make([]byte, blkBlockSize)
-	copy(b, blockCode)
+// putState writes a block with the state of a thread to go back to.
+func (th *Thread) putState(b []byte) {
+	clear(b[copy(b, blockCode):])
 	r := &th.Regs
 	put := func(at int, v uint64) { binary.LittleEndian.PutUint64(b[at:], v) }
 	for _, f := range []struct {
@@ -111,7 +110,6 @@ func (th *Thread) stateBytes() []byte {
 	put(blkIpReturn, r.Rip)
 	put(blkAxReturn, axReturn)
 	binary.LittleEndian.PutUint32(b[blkPolicy:], policy)
-	return b
 }
 
 func errnoResult(e unix.Errno) uint64 { return uint64(-int64(e)) }

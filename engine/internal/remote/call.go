@@ -59,8 +59,8 @@ func Must(calls []Call) error {
 	return nil
 }
 
-func encodeCalls(calls []Call) []byte {
-	b := make([]byte, 0, len(calls)*callSize)
+// encodeCalls appends calls as a table has them.
+func encodeCalls(b []byte, calls []Call) []byte {
 	for i := range calls {
 		b = binary.LittleEndian.AppendUint32(b, calls[i].Nr)
 		b = binary.LittleEndian.AppendUint32(b, calls[i].Slot)
@@ -149,7 +149,8 @@ func (th *Thread) runSingly(calls []Call) error {
 // runBatch writes the table, starts the thread and waits for its word.
 func (th *Thread) runBatch(table uint64, calls []Call, bulk bool) error {
 	p := th.p
-	if err := p.Write(table, encodeCalls(calls)); err != nil {
+	size := len(calls) * callSize
+	if err := p.Write(table, encodeCalls(th.Tracer().Room(size)[:0], calls)); err != nil {
 		return err
 	}
 	if err := th.start(table, len(calls), bulk); err != nil {
@@ -158,7 +159,7 @@ func (th *Thread) runBatch(table uint64, calls []Call, bulk bool) error {
 	if err := p.waitDone(th); err != nil {
 		return err
 	}
-	results := make([]byte, len(calls)*callSize)
+	results := th.Tracer().Room(size)
 	if err := p.Read(table, results); err != nil {
 		return err
 	}
@@ -304,7 +305,7 @@ func (p *Process) GiveFile(fd int) (uint64, error) {
 		return 0, err
 	}
 	calls[0].Args[0] = uint64(binary.LittleEndian.Uint32(b[:]))
-	if err := p.Write(table, encodeCalls(calls)); err != nil {
+	if err := p.Write(table, encodeCalls(nil, calls)); err != nil {
 		return 0, err
 	}
 	// Started first: a thread that still reads the socket for its next word would take the message for it.

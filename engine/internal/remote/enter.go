@@ -86,10 +86,12 @@ func (p *Process) enter() error {
 // writeBlocks fills the scratch area. The first thread's block says that it is inside: it is at the boot block still,
 // which does not ask.
 func (p *Process) writeBlocks() error {
-	b := p.area.header()
-	b = append(b, make([]byte, blkSharedFirst-len(b))...)
-	for i, th := range p.inSpace() {
-		b = append(b, th.blockBytes(i == 0)...)
+	threads := p.inSpace()
+	b := p.Threads[0].Tracer().Room(blkSharedFirst + len(threads)*blkBlockSize)
+	shared, blocks := b[:blkSharedFirst], b[blkSharedFirst:]
+	clear(shared[copy(shared, p.area.header()):])
+	for i, th := range threads {
+		th.putBlock(blocks[i*blkBlockSize:][:blkBlockSize], i == 0)
 	}
 	p.Threads[0].inside = true
 	return p.Write(p.area.start, b)
@@ -333,7 +335,12 @@ func (p *Process) unmap(th *Thread) error {
 
 // unboot puts back what was found where the boot block is.
 func (p *Process) unboot(th *Thread) error {
-	if err := p.kernel.ForceMemory(th.TID, p.boot, p.bootFound); err != nil {
+	found := p.bootFound
+	if found == nil {
+		found = th.Tracer().Room(blkStateEnd)
+		clear(found)
+	}
+	if err := p.kernel.ForceMemory(th.TID, p.boot, found); err != nil {
 		return err
 	}
 	p.boot = 0

@@ -13,6 +13,7 @@ import (
 
 	"stasis.example/engine/internal/ptrace"
 	"stasis.example/internal/linux"
+	"stasis.example/internal/proc"
 	"stasis.example/internal/testkit"
 )
 
@@ -132,12 +133,12 @@ func goesOn(t *testing.T, pid, step int) {
 // noBlocks makes sure that no scratch area and no boot block is in a process.
 func noBlocks(t *testing.T, pid, step int) {
 	t.Helper()
-	maps, err := readMappings(pid)
+	maps, err := proc.New(linux.Proc{}).Process(pid).Maps()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, m := range maps {
-		if m.Perms == "rwxp" {
+		if m.Perm.String() == "rwxp" {
 			t.Errorf("step %d: a scratch area is left in process %d", step, pid)
 		}
 		if m.Path != "[vdso]" {

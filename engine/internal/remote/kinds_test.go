@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"stasis.example/internal/linux"
+	"stasis.example/internal/proc"
 	"stasis.example/internal/testkit"
 )
 
@@ -178,7 +179,7 @@ func TestNoRoomInVDSO(t *testing.T) {
 	testkit.Need(t, testkit.Root, testkit.VictimProgram("blocked"))
 	v := testkit.StartVictim(t, "blocked", "1", "8")
 	w := watch(t, v, 8)
-	maps, err := readMappings(v.Pid)
+	maps, err := proc.New(linux.Proc{}).Process(v.Pid).Maps()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,24 +23,27 @@ type Process struct {
 	PID int
 	// Threads are the living threads, the one that is driven by default first: the leader, if it is alive.
 	Threads []*Thread
-	// Mappings is the process's memory map as it was before anything of ours was in it. Entries of dead engines are in
-	// Leftovers instead.
-	Mappings []Mapping
 	// Leftovers are scratch areas that engines which were killed have left in the process. Enter removes them.
-	Leftovers []Mapping
+	Leftovers []Range
 
+	holes     []Range // what is free in its memory map, from the highest addresses down
 	kernel    *linux.Kernel
 	host      *Process   // whose block and area it uses: itself, or the first of those that it shares its memory with
 	guests    []*Process // that use this one's
 	sameFiles bool       // of a guest: it has the host's table of descriptors
 	bootAt    uint64     // where the boot block goes
-	bootFound []byte     // what was there: zeros, or the boot block of a dead engine
+	bootFound []byte     // the boot block of a dead engine that was there; nil for zeros
 	boot      uint64     // address of the boot block, 0 while there is none
 	area      area
 	sock      int      // our end of the park socket, -1 when there is none
 	closing   []uint32 // descriptors of ours that are off the list, and that the first thread was about to close
 	active    *Thread  // the thread that reads the park socket, if one does
 }
+
+// A Range is a range of addresses.
+type Range struct{ Start, End uint64 }
+
+func (r Range) size() uint64 { return r.End - r.Start }
 
 // A Thread is a thread of a Process.
 type Thread struct {
@@ -218,15 +221,22 @@ func (p *Process) examine() error {
 
 // lookAround reads the memory map, finds what dead engines have left, and where there is room for us.
 func (p *Process) lookAround() error {
-	maps, err := readMappings(p.Live())
+	maps, err := p.Threads[0].Tracer().Proc().Process(p.Live()).Maps()
 	if err != nil {
 		return err
 	}
-	p.Mappings, p.Leftovers = nil, nil
-	if err := p.sortMappings(maps); err != nil {
-		return err
+	p.holes = holes(maps)
+	p.Leftovers = nil
+	for i := range maps {
+		left, err := p.isLeftover(&maps[i])
+		if err != nil {
+			return err
+		}
+		if left {
+			p.Leftovers = append(p.Leftovers, Range{maps[i].Start, maps[i].End})
+		}
 	}
-	return p.bootPlace()
+	return p.bootPlace(maps)
 }
 
 func (th *Thread) examine() error {
@@ -237,8 +247,8 @@ func (th *Thread) examine() error {
 	if on, err := th.p.kernel.HasSyscallDispatch(th.TID); err == nil && on {
 		return fmt.Errorf("task %d: %w: it dispatches its system calls to itself (PR_SET_SYSCALL_USER_DISPATCH)", th.TID, ErrRefused)
 	}
-	if mode := statusNumber(th.p.PID, th.TID, "Seccomp"); mode != 0 {
-		if err := th.examineSeccomp(mode); err != nil {
+	if status, err := th.Tracer().Proc().Thread(th.p.PID, th.TID).Status(); err == nil && status.Seccomp != 0 {
+		if err := th.examineSeccomp(status.Seccomp); err != nil {
 			return fmt.Errorf("task %d: %w", th.TID, err)
 		}
 	}

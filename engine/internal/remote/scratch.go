@@ -4,14 +4,14 @@ package remote
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"stasis.example/internal/proc"
 )
 
 // The scratch area is a mapping of ours in the process. It begins with a page that the blocks share:
@@ -84,37 +84,21 @@ func (a *area) header() []byte {
 	return b
 }
 
-// sortMappings sorts out what dead engines have left.
-func (p *Process) sortMappings(maps []Mapping) error {
-	for _, m := range maps {
-		left, err := p.isLeftover(m)
-		if err != nil {
-			return err
-		}
-		if left {
-			p.Leftovers = append(p.Leftovers, m)
-		} else {
-			p.Mappings = append(p.Mappings, m)
-		}
-	}
-	return nil
-}
-
 // isLeftover recognises a scratch area. The kernel never merges one with a neighbour, for its flags (see Enter).
-func (p *Process) isLeftover(m Mapping) (bool, error) {
-	if m.Perms != "rwxp" || m.Inode != 0 || m.Path != "" {
+func (p *Process) isLeftover(m *proc.Mapping) (bool, error) {
+	if m.Perm != proc.PermRead|proc.PermWrite|proc.PermExec || m.Inode != 0 || m.Path != "" {
 		return false, nil
 	}
 	var head [sharedLength + 8]byte
 	if err := p.Read(m.Start, head[:]); err != nil {
 		return false, err
 	}
-	return string(head[:16]) == scratchMagic && binary.LittleEndian.Uint64(head[sharedLength:]) == m.size(), nil
+	return string(head[:16]) == scratchMagic && binary.LittleEndian.Uint64(head[sharedLength:]) == m.End-m.Start, nil
 }
 
 // isBusy tells whether a thread has not left a scratch area of a dead engine for good: a signal handler that runs on the
 // way back may have been interrupted.
-func (p *Process) isBusy(m Mapping) (bool, error) {
+func (p *Process) isBusy(m Range) (bool, error) {
 	b := make([]byte, m.size())
 	if err := p.Read(m.Start, b); err != nil {
 		return false, err
@@ -149,16 +133,18 @@ func (p *Process) oldBlock(pc uint64) uint64 {
 // behind its code, up to the end of its last page. Where it has not enough, the tail of the last page of a private
 // mapping of a file will do: the linker has put nothing there. What a dead engine has left there counts as zeros; it is
 // put back all the same, as a signal handler may still return to it.
-func (p *Process) bootPlace() error {
-	for _, wanted := range []func(Mapping) bool{
-		func(m Mapping) bool { return m.Path == "[vdso]" },
-		func(m Mapping) bool { return m.Perms == "r-xp" && m.Inode != 0 && strings.HasPrefix(m.Path, "/") },
+func (p *Process) bootPlace(maps []proc.Mapping) error {
+	for _, wanted := range []func(*proc.Mapping) bool{
+		func(m *proc.Mapping) bool { return m.Path == "[vdso]" },
+		func(m *proc.Mapping) bool {
+			return m.Perm == proc.PermRead|proc.PermExec && m.Inode != 0 && strings.HasPrefix(m.Path, "/")
+		},
 	} {
-		for _, m := range p.Mappings {
-			if !wanted(m) {
+		for i := range maps {
+			if !wanted(&maps[i]) {
 				continue
 			}
-			if found, err := p.padding(m); found || err != nil {
+			if found, err := p.padding(maps[i].End); found || err != nil {
 				return err
 			}
 		}
@@ -166,10 +152,10 @@ func (p *Process) bootPlace() error {
 	return fmt.Errorf("%w: there is nowhere to put %d bytes of code: the vDSO and the program's code have no room to spare", ErrRefused, blkStateEnd)
 }
 
-// padding looks for enough unused bytes at the end of a mapping.
-func (p *Process) padding(m Mapping) (bool, error) {
+// padding looks for enough unused bytes before the end of a mapping.
+func (p *Process) padding(end uint64) (bool, error) {
 	var page [pageSize]byte
-	if err := p.Read(m.End-pageSize, page[:]); errors.Is(err, unix.EFAULT) || errors.Is(err, unix.EIO) {
+	if err := p.Read(end-pageSize, page[:]); errors.Is(err, unix.EFAULT) || errors.Is(err, unix.EIO) {
 		return false, nil // the last page of a mapping may lie past the end of its file
 	} else if err != nil {
 		return false, err
@@ -178,8 +164,10 @@ func (p *Process) padding(m Mapping) (bool, error) {
 	if at+blkStateEnd > pageSize {
 		return false, nil
 	}
-	p.bootAt = m.End - pageSize + at
-	p.bootFound = bytes.Clone(page[at : at+blkStateEnd])
+	p.bootAt = end - pageSize + at
+	if p.bootFound = nil; len(bytes.Trim(page[at:at+blkStateEnd], "\x00")) > 0 {
+		p.bootFound = bytes.Clone(page[at : at+blkStateEnd])
+	}
 	return true, nil
 }
 
@@ -201,18 +189,30 @@ func isBlock(b []byte) bool {
 	return len(b) >= blkStateEnd && binary.LittleEndian.Uint64(b[blkMagic:]) == blockMagic && string(b[:blkMagic]) == blockCode[:blkMagic]
 }
 
-// hole finds a free range for a mapping of ours, apart from all others, and not where a stack may grow to.
-func (p *Process) hole(length uint64) (uint64, error) {
-	const margin = 1 << 20
-	maps := slices.Concat(p.Mappings, p.Leftovers)
-	slices.SortFunc(maps, func(a, b Mapping) int { return cmp.Compare(a.Start, b.Start) })
+// margin is how far a mapping of ours is from all others.
+const margin = 1 << 20
+
+// holes returns what is free between mappings, from the highest addresses down, where there may be room for one of ours, and not
+// where a stack may grow to.
+func holes(maps []proc.Mapping) []Range {
+	var all []Range
 	for i := len(maps) - 1; i > 0; i-- {
-		above, below := maps[i], maps[i-1]
+		above, below := &maps[i], &maps[i-1]
 		if above.Path == "[stack]" || above.Path == "[vsyscall]" || above.Start > maxUser {
 			continue
 		}
-		if above.Start-below.End >= length+2*margin {
-			return (above.Start - margin - length) &^ (pageSize - 1), nil
+		if above.Start-below.End > 2*margin {
+			all = append(all, Range{below.End, above.Start})
+		}
+	}
+	return all
+}
+
+// hole finds a free range for a mapping of ours, apart from all others.
+func (p *Process) hole(length uint64) (uint64, error) {
+	for _, free := range p.holes {
+		if free.size() >= length+2*margin {
+			return (free.End - margin - length) &^ (pageSize - 1), nil
 		}
 	}
 	return 0, fmt.Errorf("%w: there is no room for %d bytes in its address space", unix.ENOMEM, length)

@@ -183,10 +183,14 @@ func exercise(p *Process) error {
 
 // writeMemory lets the process write its largest mapping to a file of ours.
 func writeMemory(p *Process) error {
-	largest := Mapping{}
-	for _, m := range p.Mappings {
-		if m.Perms == "rw-p" && m.size() > largest.size() {
-			largest = m
+	maps, err := p.Threads[0].Tracer().Proc().Process(p.Live()).Maps()
+	if err != nil {
+		return err
+	}
+	largest := Range{}
+	for _, m := range maps {
+		if r := (Range{m.Start, m.End}); m.Perm.String() == "rw-p" && r.size() > largest.size() {
+			largest = r
 		}
 	}
 	file, err := unix.MemfdCreate("memory", unix.MFD_CLOEXEC)
