@@ -75,8 +75,6 @@ func collectAll(t *collect.Tree) error {
 			return errors.Join(t.Report.Err(), fmt.Errorf("collect %s: %w", c.name, err))
 		}
 	}
-	for p := range t.Alive() {
-		p.Merge()
-	}
+	t.Forget()
 	return nil
 }

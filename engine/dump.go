@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -58,11 +57,13 @@ type dump struct {
 
 	freezer *freezerCgroup // that has stopped the tree
 	tree    *collect.Tree
-	copiers []*pages.Copier // by process
+	copiers []*pages.Copier // of processes that have pages to be copied still
 	buffer  pages.Buffer    // of the copiers, which copy one after the other
-	sinks   []pages.Sink
+	large   []*collect.Process
 	undo    undoStack
 	stats   entry.DumpStats
+
+	pageImages uint32 // that were made
 }
 
 // run dumps the tree, and reads as the order of events. Until the tree's fate is sealed everything can be taken back, and is
@@ -235,13 +236,13 @@ func (d *dump) signal(sig unix.Signal) error {
 // emptyLarge helps large processes that were killed to give their memory back: nobody has the processor meanwhile, and a restore at
 // once needs the room, and the numbers. It has to come at once, too; soon their memory cannot be found any more, which is no error.
 func (d *dump) emptyLarge() {
-	const large = 64 << 20
-	for p := range d.tree.Alive() {
-		if i := slices.IndexFunc(d.copiers, func(c *pages.Copier) bool { return c.Process == p.Remote }); i >= 0 && d.copiers[i].Written*pages.Size >= large {
-			_ = linux.ReleaseMemory(p.PIDFD)
-		}
+	for _, p := range d.large {
+		_ = linux.ReleaseMemory(p.PIDFD)
 	}
 }
+
+// largeProcess is how many bytes a process has to have of its own to be a large one.
+const largeProcess = 64 << 20
 
 // bury waits for the threads that were killed, but for the leaders, which are others' to wait for. Left to themselves their
 // numbers may be taken for some time after the process is gone and was waited for: the kernel frees them last
@@ -296,13 +297,8 @@ func awaitStop(k *linux.Kernel, pid int, dir proc.Dir) error {
 
 // release closes what is left open.
 func (d *dump) release() {
-	for _, s := range d.sinks {
-		if s != nil {
-			_ = s.Close() // of a dump that failed
-		}
-	}
-	for _, c := range d.copiers {
-		_ = c.Close()
+	for _, c := range d.copiers { // of a dump that failed
+		_ = errors.Join(c.Close(), c.Sink.Close())
 	}
 	regfile.CloseLinks(d.tree)
 	for _, p := range d.tree.Processes {

@@ -16,8 +16,8 @@ var fates = [...]pages.Fate{plan.Write: pages.FillWrite, plan.Keep: pages.FillKe
 
 // fillPages gives a process its pages.
 func (r *restore) fillPages(t *apply.Task, m *plan.Memory) error {
-	f := &pages.Filler{Kernel: r.kernel, Process: t.Remote, Space: t.Space, Expect: m.Pages * pages.Size, Inherited: m.Inherit}
-	err := r.plan.Walk(r.dir, m, func(run plan.Run) error {
+	f := &pages.Filler{Kernel: r.kernel, Process: t.Remote, Space: t.Space, Expect: m.Pages * pages.Size, Inherited: m.Inherit, Buffer: &r.buffer}
+	err := r.plan.Walk(r.dir, m, &r.compared, func(run plan.Run) error {
 		// The kernel has made its own. A run may begin in one of these mappings and go on in another.
 		return outsideKernel(t.Space, run.Range, func(part snapshot.Range) error {
 			return f.Add(pages.FillRun{Range: part, Fate: fates[run.Fate], File: run.File, Offset: run.Offset + int64(part.Start-run.Start)})

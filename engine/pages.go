@@ -31,6 +31,7 @@ func (d *dump) enter() error {
 		}
 		d.stats.MemdumpTime += microsecondsOf(f.took)
 	}()
+	var batch collect.Batch
 	for p := range d.tree.Alive() {
 		if p.Space {
 			if err := <-f.found; err != nil {
@@ -40,7 +41,7 @@ func (d *dump) enter() error {
 		if err := p.Remote.Enter(); err != nil {
 			return err
 		}
-		if err := p.RunInside(); err != nil {
+		if err := p.RunInside(&batch); err != nil {
 			return err
 		}
 	}
@@ -83,35 +84,43 @@ func (f *finder) all() {
 }
 
 func (d *dump) findPages(p *collect.Process, space *snapshot.Space) error {
-	scanner, err := pages.NewScanner(d.kernel, p.Live(), !d.oldPages)
+	scanner, err := pages.NewScanner(d.kernel, p.Live(), !d.oldPages, &d.buffer)
 	if err != nil {
 		return err
 	}
 	c, err := d.copier(p)
 	if err == nil {
+		d.copiers = append(d.copiers, c)
 		err = scanner.Space(space, c.Announce)
 	}
 	if err = errors.Join(err, scanner.Close()); err != nil {
 		return err
 	}
 	d.stats.PagesScanned += scanner.Scanned
-	if err := c.Early(); err != nil {
+	all, err := c.Early()
+	if err != nil {
 		return fmt.Errorf("pages of process %d: %w", p.PID, err)
 	}
 	d.stats.PagesWritten += c.Written
-	return nil
+	if c.Written*pages.Size >= largeProcess {
+		d.large = append(d.large, p)
+	}
+	if !all {
+		return nil
+	}
+	// A tree of many processes has no more images open than it must.
+	d.copiers = d.copiers[:len(d.copiers)-1]
+	return errors.Join(c.Close(), c.Sink.Close())
 }
 
 // copier makes what copies the pages of a process, and the images that they go to.
 func (d *dump) copier(p *collect.Process) (*pages.Copier, error) {
-	sink, err := pages.NewDirSink(d.dir, p.PID, uint32(len(d.sinks)+1))
+	d.pageImages++
+	sink, err := pages.NewDirSink(d.dir, p.PID, d.pageImages)
 	if err != nil {
 		return nil, err
 	}
-	d.sinks = append(d.sinks, sink)
-	c := &pages.Copier{Kernel: d.kernel, Process: p.Remote, Sink: sink, NotItself: limited(p.Task), Buffer: &d.buffer}
-	d.copiers = append(d.copiers, c)
-	return c, nil
+	return &pages.Copier{Kernel: d.kernel, Process: p.Remote, Sink: sink, NotItself: limited(p.Task), Buffer: &d.buffer}, nil
 }
 
 // limited tells whether a process may not write files of any size: it would get a signal.
@@ -123,13 +132,13 @@ func limited(t *snapshot.Task) bool {
 func (d *dump) writePages() error {
 	began := time.Now()
 	defer func() { d.stats.MemwriteTime += microseconds(began) }()
-	for i, c := range d.copiers {
+	for len(d.copiers) > 0 {
+		c := d.copiers[0]
 		if err := c.Late(); err != nil {
 			return fmt.Errorf("pages of process %d: %w", c.Process.PID, err)
 		}
-		sink := d.sinks[i]
-		d.sinks[i] = nil
-		if err := sink.Close(); err != nil {
+		d.copiers = d.copiers[1:]
+		if err := errors.Join(c.Close(), c.Sink.Close()); err != nil {
 			return err
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"stasis.example/engine/internal/apply"
+	"stasis.example/engine/internal/pages"
 	"stasis.example/engine/internal/plan"
 	"stasis.example/engine/internal/ptrace"
 	"stasis.example/engine/internal/snapshot"
@@ -43,7 +44,11 @@ type restore struct {
 	began  time.Time
 	ghosts regfile.Ghosts // files whose names are gone
 
-	plan  *plan.Plan
+	plan *plan.Plan
+	// Of those who fill the processes, one after the other.
+	buffer   pages.Buffer
+	compared plan.WalkRoom
+
 	tree  *apply.Tree
 	made  map[int]*stub.Process // processes that are there, by the numbers of the plan
 	tasks map[int]*apply.Task
@@ -142,11 +147,13 @@ func (r *restore) prepare() {
 		}
 		pid := task.PID.Num()
 		a := &apply.Task{
-			Task: task, Tree: r.tree, Dir: r.tree.Proc.Process(pid),
+			Task: task, Tree: r.tree, Dir: r.tree.Proc.Process(pid), Batch: apply.Batch{Room: &r.tree.Room},
 			Space: take(spaces, task.Space), Table: take(tables, task.Table), FS: take(contexts, task.FS), Handlers: take(handlers, task.Handlers),
 		}
 		for _, th := range task.Threads {
-			a.Threads = append(a.Threads, &apply.Thread{Thread: th, Task: a, OwnTable: take(tables, th.Table), OwnFS: take(contexts, th.FS)})
+			a.Threads = append(a.Threads, &apply.Thread{
+				Thread: th, Task: a, OwnTable: take(tables, th.Table), OwnFS: take(contexts, th.FS), Batch: apply.Batch{Room: &r.tree.Room},
+			})
 		}
 		r.tree.Tasks = append(r.tree.Tasks, a)
 		r.tasks[pid] = a

@@ -5,6 +5,7 @@ package apply
 import (
 	"encoding/binary"
 	"fmt"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -15,10 +16,22 @@ import (
 type Batch struct {
 	calls []call
 	then  []func() error
+
+	// Room is memory that the batches of a tree use one after the other; nil is room of its own.
+	Room *Room
+}
+
+// Room is memory for batches. A tree of many processes makes tens of thousands of calls.
+type Room struct {
+	spare  [][]call // for batches that are to be filled
+	memory []byte
+	table  []stub.Call
+	places [][6]uint64
 }
 
 type call struct {
 	what string
+	of   int // the number of what it is for; 0 for none
 	nr   uint32
 	args [6]Arg
 	got  func(result uint64, err error) error // nil: it must succeed
@@ -72,6 +85,11 @@ func Words32(words ...uint32) Arg {
 // Do adds a call that must succeed. What names it, or what it is for, in the error: "setgroups", "timer_create of timer 3".
 func (b *Batch) Do(what string, nr uint32, args ...Arg) { b.add(call{what: what, nr: nr}, args) }
 
+// DoFor is Do for one of many that have numbers: "rt_sigaction of signal", and which.
+func (b *Batch) DoFor(what string, of int, nr uint32, args ...Arg) {
+	b.add(call{what: what, of: of, nr: nr}, args)
+}
+
 // Try adds a call, and gives its result to a function that decides whether it is an error.
 func (b *Batch) Try(what string, got func(result uint64, err error) error, nr uint32, args ...Arg) {
 	b.add(call{what: what, nr: nr, got: got}, args)
@@ -97,6 +115,10 @@ func (b *Batch) DoWithPointer(what string, inner Arg, place int, nr uint32, args
 
 func (b *Batch) add(c call, args []Arg) {
 	copy(c.args[:], args)
+	if b.calls == nil && b.Room != nil && len(b.Room.spare) > 0 {
+		last := len(b.Room.spare) - 1
+		b.calls, b.Room.spare = b.Room.spare[last], b.Room.spare[:last]
+	}
 	b.calls = append(b.calls, c)
 }
 
@@ -107,12 +129,19 @@ func (b *Batch) Then(f func() error) { b.then = append(b.then, f) }
 func (b *Batch) Run(p *stub.Process, th *stub.Thread) error {
 	calls, then := b.calls, b.then
 	b.calls, b.then = nil, nil
-	for len(calls) > 0 {
-		n, err := run(p, th, calls)
+	if b.Room == nil {
+		b.Room = new(Room)
+	}
+	for left := calls; len(left) > 0; {
+		n, err := b.Room.run(p, th, left)
 		if err != nil {
 			return err
 		}
-		calls = calls[n:]
+		left = left[n:]
+	}
+	if len(calls) > 0 {
+		clear(calls)
+		b.Room.spare = append(b.Room.spare, calls[:0])
 	}
 	for _, f := range then {
 		if err := f(); err != nil {
@@ -127,10 +156,10 @@ func (b *Batch) Run(p *stub.Process, th *stub.Thread) error {
 const maxCalls = 1024
 
 // run makes as many calls as there is room for arguments of.
-func run(p *stub.Process, th *stub.Thread, calls []call) (int, error) {
-	var memory []byte
-	var table []stub.Call
-	var places [][6]uint64
+func (r *Room) run(p *stub.Process, th *stub.Thread, calls []call) (int, error) {
+	var zeros [8]byte
+	memory, table, places := r.memory[:0], r.table[:0], r.places[:0]
+	defer func() { r.memory, r.table, r.places = memory, table, places }()
 	for i := range calls {
 		c := &calls[i]
 		need := (len(c.inner.data) + 7) &^ 7
@@ -139,7 +168,7 @@ func run(p *stub.Process, th *stub.Thread, calls []call) (int, error) {
 		}
 		if len(table) == maxCalls || len(memory)+need > stub.ArgumentRoom {
 			if len(table) == 0 {
-				return 0, fmt.Errorf("%s: %d bytes of arguments: %w", c.what, need, unix.E2BIG)
+				return 0, fmt.Errorf("%s: %d bytes of arguments: %w", c.name(), need, unix.E2BIG)
 			}
 			break
 		}
@@ -147,7 +176,7 @@ func run(p *stub.Process, th *stub.Thread, calls []call) (int, error) {
 		put := func(data []byte) (at int) {
 			at = len(memory)
 			memory = append(memory, data...)
-			memory = append(memory, make([]byte, -len(memory)&7)...)
+			memory = append(memory, zeros[:-len(memory)&7]...)
 			return at
 		}
 		inner, last := -1, 0
@@ -194,7 +223,14 @@ func (c *call) finish(p *stub.Process, made *stub.Call, args [6]uint64) error {
 		err = c.got(made.Ret, err)
 	}
 	if err != nil {
-		return fmt.Errorf("%s: %w", c.what, err)
+		return fmt.Errorf("%s: %w", c.name(), err)
 	}
 	return nil
+}
+
+func (c *call) name() string {
+	if c.of == 0 {
+		return c.what
+	}
+	return c.what + " " + strconv.Itoa(c.of)
 }

@@ -26,6 +26,10 @@ type Tree struct {
 	Watches map[int][]Watch
 	// Note keeps a remark for the log.
 	Note func(format string, args ...any)
+	// XLayout is how the processor lays out the extended state, once it was asked.
+	XLayout *snapshot.XLayout
+	// Room is for the batches of all.
+	Room Room
 }
 
 // A Watch is what a process adds to one epoll file.

@@ -63,13 +63,13 @@ type Process struct {
 	Task   *snapshot.Task // made by package proctree
 
 	Threads []*Thread // the living
-	Inside  Batch     // for the first thread
 	PIDFD   int       // -1 for a zombie
 
 	// Space says that this is the process for which its address space is collected: of several that share it the first. Table
 	// and FS say the same of descriptors and working directory, Handlers of signal dispositions.
 	Space, Table, FS, Handlers bool
 
+	asks   []func(*Batch)
 	status *proc.Status
 }
 
@@ -79,12 +79,12 @@ type Thread struct {
 	Process  *Process
 	Dir      proc.Dir
 	Snapshot *snapshot.Thread // made by package proctree
-	Inside   Batch            // for this thread; of the first thread it is made with that of the process
 
 	// Table and FS say that the thread has a descriptor table, or a working directory, that is not the process's, and is the first
 	// that has it.
 	Table, FS bool
 
+	asks   []func(*Batch)
 	status *proc.Status
 }
 
@@ -119,6 +119,16 @@ func (th *Thread) Status() (*proc.Status, error) {
 		return th.Process.Status()
 	}
 	return read(&th.status, th.Dir)
+}
+
+// Forget lets go of what was read once for several kinds.
+func (t *Tree) Forget() {
+	for p := range t.Alive() {
+		p.status = nil
+		for _, th := range p.Threads {
+			th.status = nil
+		}
+	}
 }
 
 func read(into **proc.Status, d proc.Dir) (*proc.Status, error) {

@@ -37,20 +37,6 @@ type Copier struct {
 	Written uint64
 }
 
-// A Buffer is room for copies. It stays in the processor's cache.
-type Buffer struct{ room []byte }
-
-// bufferSize is that of a Buffer.
-const bufferSize = 256 << 10
-
-// get returns room for so many bytes, or all that there is.
-func (b *Buffer) get(n uint64) []byte {
-	if n = min(n, bufferSize); n > uint64(len(b.room)) {
-		b.room = make([]byte, n)
-	}
-	return b.room
-}
-
 // itselfFrom is how many bytes a process has to have for it to be worth that it writes them.
 const itselfFrom = 4 << 20
 
@@ -94,19 +80,20 @@ func (c *Copier) announce(r Run) error {
 	return nil
 }
 
-// Early copies what has to be copied before the process is entered.
-func (c *Copier) Early() error {
+// Early copies what has to be copied before the process is entered, and reports whether that was all.
+func (c *Copier) Early() (all bool, err error) {
+	defer func() { c.forced, c.early, c.parts, c.cutter = vectors{}, vectors{}, nil, cutter{} }()
 	if err := c.outside(&c.forced, true); err != nil {
-		return err
+		return false, err
 	}
 	if err := c.outside(&c.early, false); err != nil {
-		return err
+		return false, err
 	}
 	if _, ok := c.Sink.FD(); ok && !c.NotItself && c.Written*Size >= itselfFrom {
-		return nil
+		return false, nil
 	}
 	defer func() { c.rest = vectors{} }()
-	return c.outside(&c.rest, false)
+	return true, c.outside(&c.rest, false)
 }
 
 // outside copies from outside.

@@ -52,6 +52,8 @@ type Filler struct {
 	Expect uint64
 	// Inherited are the ranges, ascending, that have pages from the process which forked this one.
 	Inherited []snapshot.Range
+	// Buffer is for what is read and written by this goroutine. Fillers that are not used at once may have one together; nil will do.
+	Buffer *Buffer
 	// NoUserfaultfd says to do without.
 	NoUserfaultfd bool
 
@@ -65,7 +67,6 @@ type Filler struct {
 	next  job
 	drops []stub.Call
 	mem   *os.File // /proc/PID/mem
-	own   []byte   // buffer of this goroutine
 	huge  hugePages
 	uffd  uffd
 	team  *team
@@ -222,11 +223,11 @@ func (f *Filler) dispatch() error {
 		return err
 	}
 	if j.forced || f.Expect < manyFrom {
-		if f.own == nil {
-			f.own = make([]byte, min(bufferBytes, max(f.Expect&^(Size-1), j.bytes)))
+		if f.Buffer == nil {
+			f.Buffer = new(Buffer)
 		}
 		f.next.pieces = j.pieces[:0] // to be used again
-		return f.do(&j, f.own)
+		return f.do(&j, f.Buffer.get(min(bufferBytes, max(f.Expect&^(Size-1), j.bytes))))
 	}
 	if f.team == nil {
 		f.team = newTeam(f, min(runtime.GOMAXPROCS(0), maxTeam))

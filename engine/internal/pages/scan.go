@@ -32,20 +32,21 @@ type Scanner struct {
 	kernel  *linux.Kernel
 	pagemap *os.File
 	old     bool // without PAGEMAP_SCAN
-	regions []linux.PageRegion
+	buffer  *Buffer
 	zero    uint64 // the frame of the page of zeros, where old kernels show it; else 0
 
 	// Scanned counts the pages that were looked at.
 	Scanned uint64
 }
 
-// NewScanner opens a process's page map. Without newKernel, or on a kernel before 6.7, it is read word by word.
-func NewScanner(k *linux.Kernel, pid int, newKernel bool) (*Scanner, error) {
+// NewScanner opens a process's page map. Without newKernel, or on a kernel before 6.7, it is read word by word. Scanners that are
+// not used at once may have one buffer together.
+func NewScanner(k *linux.Kernel, pid int, newKernel bool, buffer *Buffer) (*Scanner, error) {
 	f, err := os.Open(fmt.Sprintf("/proc/%d/pagemap", pid))
 	if err != nil {
 		return nil, err
 	}
-	s := &Scanner{kernel: k, pagemap: f, old: !newKernel}
+	s := &Scanner{kernel: k, pagemap: f, old: !newKernel, buffer: buffer}
 	if newKernel {
 		has, err := k.HasPagemapScan()
 		if err != nil {
@@ -53,7 +54,6 @@ func NewScanner(k *linux.Kernel, pid int, newKernel bool) (*Scanner, error) {
 			return nil, err
 		}
 		s.old = has == linux.No
-		s.regions = make([]linux.PageRegion, 512)
 	}
 	if s.old {
 		s.zero, err = zeroFrame()
@@ -161,13 +161,14 @@ func zeroFrame() (frame uint64, err error) {
 
 // scan runs PAGEMAP_SCAN over a range.
 func (s *Scanner) scan(r snapshot.Range, scan linux.PagemapScan, found func(snapshot.Range)) error {
-	scan.Start, scan.End, scan.Regions = r.Start, r.End, s.regions
+	regions := s.buffer.pageRegions()
+	scan.Start, scan.End, scan.Regions = r.Start, r.End, regions
 	for scan.Start < scan.End {
 		n, err := s.kernel.PagemapScan(int(s.pagemap.Fd()), &scan)
 		if err != nil {
 			return fmt.Errorf("%#x-%#x of %s: %w", r.Start, r.End, s.pagemap.Name(), err)
 		}
-		for _, region := range s.regions[:n] {
+		for _, region := range regions[:n] {
 			found(snapshot.Range{Start: region.Start, End: region.End})
 		}
 		if scan.WalkEnd <= scan.Start {
@@ -215,7 +216,7 @@ func words(pagemap *os.File, r snapshot.Range, wanted func(proc.Page) bool, foun
 
 // Guards finds the pages of a range that MADV_GUARD_INSTALL guards.
 func Guards(k *linux.Kernel, pid int, r snapshot.Range) ([]snapshot.Range, error) {
-	s, err := NewScanner(k, pid, true)
+	s, err := NewScanner(k, pid, true, nil)
 	if err != nil {
 		return nil, err
 	}

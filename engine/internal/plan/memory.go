@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -43,6 +44,7 @@ func (p *Plan) memory(d image.Dir, r *images.Report) {
 	tasks := make(map[int]*snapshot.Task, len(p.Tree.Tasks))
 	owner := make(map[snapshot.ObjectID]int) // space → the task that has it first
 	good := make(map[snapshot.ObjectID]bool)
+	var spare []byte // for the next vDSO
 	for _, t := range p.Tree.Tasks {
 		tasks[t.PID.Num()] = t
 		s := spaces[t.Space]
@@ -51,7 +53,11 @@ func (p *Plan) memory(d image.Dir, r *images.Report) {
 		}
 		owner[t.Space] = t.PID.Num()
 		m := Memory{Space: t.Space, PID: t.PID.Num()}
-		good[t.Space] = p.scan(d, s, &m, r)
+		good[t.Space] = p.scan(d, s, &m, spare, r)
+		spare = nil
+		if n := len(p.Memory); n > 0 && bytes.Equal(m.VDSO, p.Memory[n-1].VDSO) {
+			m.VDSO, spare = p.Memory[n-1].VDSO, m.VDSO // as nearly always: all have been in one kernel
+		}
 		p.Memory = append(p.Memory, m)
 	}
 	forker := make(map[int]int)
@@ -91,8 +97,8 @@ func filePaths(t *snapshot.Tree) map[snapshot.FileID]snapshot.Path {
 	return paths
 }
 
-// scan reads the pagemap of a space.
-func (p *Plan) scan(d image.Dir, s *snapshot.Space, m *Memory, r *images.Report) bool {
+// scan reads the pagemap of a space. Its vDSO goes to spare, if that is as long.
+func (p *Plan) scan(d image.Dir, s *snapshot.Space, m *Memory, spare []byte, r *images.Report) bool {
 	name := image.Pagemap.File(uint64(m.PID))
 	c, err := image.OpenChain(d, image.Pagemap, uint64(m.PID), p.Tree.PageSize, image.Limits{})
 	if err != nil {
@@ -120,7 +126,7 @@ func (p *Plan) scan(d image.Dir, s *snapshot.Space, m *Memory, r *images.Report)
 			return false
 		}
 		written(s.VMAs[first:vma+1], e.Addr)
-		if err := m.vdso(c, s.VMAs[first:vma+1], &e, p.Tree.PageSize); err != nil {
+		if err := m.vdso(c, s.VMAs[first:vma+1], &e, p.Tree.PageSize, spare); err != nil {
 			failed(r, name, err)
 			return false
 		}
@@ -148,12 +154,16 @@ func written(vmas []snapshot.VMA, from uint64) {
 const maxVDSO = 1 << 20
 
 // vdso keeps what a run has of the kernel's code.
-func (m *Memory) vdso(c *image.Chain, vmas []snapshot.VMA, e *image.Extent, pageSize uint64) error {
+func (m *Memory) vdso(c *image.Chain, vmas []snapshot.VMA, e *image.Extent, pageSize uint64, spare []byte) error {
 	for i := range vmas {
 		v := &vmas[i]
 		start, end := max(v.Start, e.Addr), min(v.End, e.End(pageSize))
 		if v.Kind != snapshot.VDSO || start >= end || v.Len() > maxVDSO {
 			continue
+		}
+		if m.VDSO == nil && uint64(len(spare)) == v.Len() {
+			m.VDSO = spare
+			clear(m.VDSO)
 		}
 		if m.VDSO == nil {
 			m.VDSO = make([]byte, v.Len())

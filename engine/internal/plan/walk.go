@@ -31,11 +31,14 @@ type Run struct {
 	Offset int64      // of Write: of the first page in File
 }
 
+// WalkRoom is room for pages that are compared. Walks use it one after the other.
+type WalkRoom [2][]byte
+
 // Walk tells for all pages of a space, in order of addresses, what becomes of them when the space is filled. Pages that may be
 // shared with the process From are compared, as the images have them; others are not looked at. At the end, while the files of the
 // runs are still open, done is called with what went wrong, if anything did, and what it returns is what Walk returns.
-func (p *Plan) Walk(d image.Dir, m *Memory, yield func(Run) error, done func(error) error) error {
-	w := &walker{pageSize: p.Tree.PageSize, yield: yield}
+func (p *Plan) Walk(d image.Dir, m *Memory, room *WalkRoom, yield func(Run) error, done func(error) error) error {
+	w := &walker{pageSize: p.Tree.PageSize, yield: yield, compared: room}
 	open := func(pid int) (*runs, error) {
 		c, err := image.OpenChain(d, image.Pagemap, uint64(pid), p.Tree.PageSize, image.Limits{})
 		return &runs{chain: c, pageSize: p.Tree.PageSize}, err
@@ -92,7 +95,7 @@ type walker struct {
 	mine, theirs *runs
 	yield        func(Run) error
 	last         Run // not told yet: the next may continue it
-	a, b         []byte
+	compared     *WalkRoom
 }
 
 // tell adds a run, to the one before if they fit together.
@@ -171,18 +174,21 @@ func (w *walker) inherit(r snapshot.Range) error {
 }
 
 // comparePages is how many pages are read at a time.
-const comparePages = 16
+const comparePages = 8
 
 func (w *walker) compare(from, to uint64) error {
-	if w.a == nil {
-		w.a, w.b = make([]byte, comparePages*w.pageSize), make([]byte, comparePages*w.pageSize)
+	for i := range w.compared {
+		if w.compared[i] == nil {
+			w.compared[i] = make([]byte, comparePages*w.pageSize)
+		}
 	}
+	a, b := w.compared[0], w.compared[1]
 	for from < to {
-		n := min(to-from, uint64(len(w.a)))
+		n := min(to-from, uint64(len(a)))
 		for _, side := range []struct {
 			r   *runs
 			buf []byte
-		}{{w.mine, w.a[:n]}, {w.theirs, w.b[:n]}} {
+		}{{w.mine, a[:n]}, {w.theirs, b[:n]}} {
 			file, off := side.r.place(from)
 			if _, err := file.ReadAt(side.buf, off); err != nil && !errors.Is(err, io.EOF) {
 				return err
@@ -191,7 +197,7 @@ func (w *walker) compare(from, to uint64) error {
 		for i := uint64(0); i < n; i += w.pageSize {
 			at, end := from+i, from+i+w.pageSize
 			var err error
-			if bytes.Equal(w.a[i:i+w.pageSize], w.b[i:i+w.pageSize]) {
+			if bytes.Equal(a[i:i+w.pageSize], b[i:i+w.pageSize]) {
 				err = w.tell(Run{Range: snapshot.Range{Start: at, End: end}, Fate: Keep})
 			} else {
 				err = w.take(at, end)

@@ -61,7 +61,7 @@ func TestWalk(t *testing.T) {
 				m.Inherit = append(m.Inherit, snapshot.Range{Start: start + r.Start*4096, End: start + r.End*4096})
 			}
 			var got []string
-			err := p.Walk(d, m, func(r Run) error {
+			err := p.Walk(d, m, new(WalkRoom), func(r Run) error {
 				text := fmt.Sprintf("%s %d-%d", map[Fate]string{Write: "write", Keep: "keep", Drop: "drop"}[r.Fate], (r.Start-start)/4096, (r.End-start)/4096)
 				if r.Fate == Write {
 					text += fmt.Sprintf(" from %d", r.Offset/4096)
@@ -90,7 +90,7 @@ func TestWalkGolden(t *testing.T) {
 		for i := range p.Memory {
 			m := &p.Memory[i]
 			pages, kept, end := uint64(0), uint64(0), uint64(0)
-			err := p.Walk(d, m, func(r Run) error {
+			err := p.Walk(d, m, new(WalkRoom), func(r Run) error {
 				if r.Start < end {
 					t.Errorf("%s: %d: run at %#x begins before %#x", g.name, m.PID, r.Start, end)
 				}
@@ -124,7 +124,7 @@ func TestWalkFails(t *testing.T) {
 	broken, wrapped := errors.New("broken"), errors.New("wrapped")
 	for _, pid := range []int{7, 8} {
 		var told error
-		err := p.Walk(d, &Memory{PID: pid}, func(Run) error { return broken }, func(err error) error {
+		err := p.Walk(d, &Memory{PID: pid}, new(WalkRoom), func(Run) error { return broken }, func(err error) error {
 			told = err
 			return errors.Join(wrapped, err)
 		})

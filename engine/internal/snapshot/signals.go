@@ -11,9 +11,12 @@ const NumSignals = 64
 
 // Handlers are signal dispositions, shared by the threads of a process and by processes with CLONE_SIGHAND.
 type Handlers struct {
-	ID      ObjectID
-	Actions [NumSignals]Action // by number less one; those of SIGKILL and SIGSTOP are zero
+	ID       ObjectID
+	*Actions // not to be changed: a process that was forked has the same as a rule, and they are there once
 }
+
+// Actions are what happens when signals come, by number less one; those of SIGKILL and SIGSTOP are zero.
+type Actions [NumSignals]Action
 
 // An Action is what happens when a signal comes, as rt_sigaction(2) has it.
 type Action struct {

@@ -96,7 +96,7 @@ func (th *Thread) table(calls []Call) error {
 	if err := th.trap(); err != nil {
 		return err
 	}
-	b := make([]byte, len(calls)*entrySize)
+	b := th.p.layout.room[:len(calls)*entrySize] // as it was written
 	if err := th.p.Read(at, b); err != nil {
 		return err
 	}
@@ -108,7 +108,7 @@ func (th *Thread) table(calls []Call) error {
 
 // prepare writes a table, and sets the registers that run it.
 func (th *Thread) prepare(calls []Call, regs *ptrace.Regs) error {
-	b := make([]byte, 0, len(calls)*entrySize)
+	b := th.p.layout.room[:0]
 	for i := range calls {
 		b = binary.LittleEndian.AppendUint64(b, uint64(calls[i].Nr))
 		for _, a := range calls[i].Args {
@@ -116,6 +116,7 @@ func (th *Thread) prepare(calls []Call, regs *ptrace.Regs) error {
 		}
 		b = binary.LittleEndian.AppendUint64(b, 0)
 	}
+	th.p.layout.room = b
 	if err := th.p.Write(th.p.layout.Area.Start+tableAt, b); err != nil {
 		return err
 	}
@@ -169,6 +170,7 @@ func (p *Process) Finish(syscallAt uint64, unmap bool, calls []Call) error {
 		if err := errors.Join(th.SetXState(th.xstate), th.SetRegs(&th.regs), th.SetSigmask(th.mask)); err != nil {
 			return err
 		}
+		th.xstate = nil
 	}
 	return nil
 }

@@ -26,6 +26,8 @@ type Layout struct {
 	// these numbers.
 	Files     []*os.File
 	FirstFile int
+
+	room []byte // for tables on their way to a process and back
 }
 
 // File returns the number that a file has in the processes.

@@ -86,7 +86,7 @@ func score(t *apply.Task, want int32) error {
 
 // filter writes coredump_filter.
 func filter(t *apply.Task, want uint32) error {
-	has, err := coreFilter(t.Path("coredump_filter"))
+	has, err := coreFilter(t.Dir)
 	if err != nil || has == nil || *has == want {
 		return err
 	}

@@ -6,13 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"stasis.example/engine/internal/collect"
-	"stasis.example/internal/linux"
+	"stasis.example/engine/internal/snapshot"
+	"stasis.example/internal/proc"
 )
 
 // Collect reads files of /proc, and asks for the rest.
@@ -21,7 +20,7 @@ func Collect(t *collect.Tree) error {
 		if err := outside(p); err != nil {
 			return err
 		}
-		inside(p)
+		p.Ask(func(b *collect.Batch) { inside(b, p.Task) })
 	}
 	return nil
 }
@@ -42,39 +41,32 @@ func outside(p *collect.Process) error {
 		return err
 	}
 	p.Task.OOMScoreAdj = new(int32(adj))
-	p.Task.CoreFilter, err = coreFilter(p.Path("coredump_filter"))
+	p.Task.CoreFilter, err = coreFilter(p.Dir)
 	return err
 }
 
-// coreFilter reads a coredump_filter; kernels without core dumps have none.
-func coreFilter(name string) (*uint32, error) {
-	text, err := linux.ReadProc(name)
+// coreFilter reads coredump_filter; kernels without core dumps have none.
+func coreFilter(d proc.Dir) (*uint32, error) {
+	filter, err := d.CoreDumpFilter()
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	if err != nil {
-		return nil, err
-	}
-	filter, err := strconv.ParseUint(strings.TrimSpace(string(text)), 16, 32)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	return new(uint32(filter)), nil
+	return &filter, err
 }
 
-func inside(p *collect.Process) {
+func inside(b *collect.Batch, task *snapshot.Task) {
 	const getRegistrations = 1 << 9 // MEMBARRIER_CMD_GET_REGISTRATIONS (6.3)
-	room := p.Inside.Room(8)
-	subreaper := p.Inside.Call(unix.SYS_PRCTL, collect.Num(unix.PR_GET_CHILD_SUBREAPER), room)
-	membarrier := p.Inside.Call(unix.SYS_MEMBARRIER, collect.Num(getRegistrations))
-	p.Inside.Then(func(r *collect.Results) error {
+	room := b.Room(8)
+	subreaper := b.Call(unix.SYS_PRCTL, unix.PR_GET_CHILD_SUBREAPER, room)
+	membarrier := b.Call(unix.SYS_MEMBARRIER, getRegistrations)
+	b.Then(func(r *collect.Results) error {
 		if _, err := r.Value(subreaper); err != nil {
 			return fmt.Errorf("prctl(PR_GET_CHILD_SUBREAPER): %w", err)
 		}
-		p.Task.Subreaper = collect.Word32(r.Data(room, 4)) != 0
+		task.Subreaper = collect.Word32(r.Data(room, 4)) != 0
 		mask, err := r.Value(membarrier)
 		if err == nil {
-			p.Task.Membarrier = uint32(mask)
+			task.Membarrier = uint32(mask)
 		} else if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOSYS) { // older kernels
 			return fmt.Errorf("membarrier: %w", err)
 		}

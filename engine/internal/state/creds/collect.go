@@ -20,14 +20,16 @@ func Collect(t *collect.Tree) error {
 			return err
 		}
 		th.Snapshot.Creds = of(s)
-		call := th.Inside.Call(unix.SYS_PRCTL, collect.Num(unix.PR_GET_SECUREBITS))
-		th.Inside.Then(func(r *collect.Results) error {
-			bits, err := r.Value(call)
-			if err != nil {
-				return fmt.Errorf("prctl(PR_GET_SECUREBITS): %w", err)
-			}
-			th.Snapshot.Creds.SecureBits = uint32(bits)
-			return nil
+		th.Ask(func(b *collect.Batch) {
+			call := b.Call(unix.SYS_PRCTL, unix.PR_GET_SECUREBITS)
+			b.Then(func(r *collect.Results) error {
+				bits, err := r.Value(call)
+				if err != nil {
+					return fmt.Errorf("prctl(PR_GET_SECUREBITS): %w", err)
+				}
+				th.Snapshot.Creds.SecureBits = uint32(bits)
+				return nil
+			})
 		})
 	}
 	return nil

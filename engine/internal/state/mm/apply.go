@@ -241,7 +241,7 @@ func SyscallAt(p *stub.Process, s *snapshot.Space) (uint64, error) {
 }
 
 func findSyscall(p *stub.Process, r snapshot.Range) (uint64, bool) {
-	buf := make([]byte, 16*areaPage)
+	var buf [2 * areaPage]byte // as large as a vDSO
 	for at := r.Start; at < r.End; at += uint64(len(buf)) {
 		b := buf[:min(uint64(len(buf)), r.End-at)]
 		if err := p.Read(at, b); err != nil {

@@ -19,6 +19,7 @@ import (
 
 // Collect reads the mappings, and asks for what only the process can tell.
 func Collect(t *collect.Tree) error {
+	var vmas []snapshot.VMA // room for those of each
 	for p := range t.Alive() {
 		if !p.Space {
 			continue
@@ -39,22 +40,23 @@ func Collect(t *collect.Tree) error {
 			return err
 		}
 		s.Exe = t.Named(p.Holder(), "exe", link, unix.O_RDONLY).ID
-		c := collector{tree: t, p: p, space: s}
+		c := collector{tree: t, p: p, space: s, vmas: vmas[:0]}
 		if err := p.Dir.Smaps(c.mapping); err != nil {
 			return err
 		}
-		inside(p, s)
+		vmas, s.VMAs = c.vmas, slices.Clone(c.vmas)
+		p.Ask(func(b *collect.Batch) { inside(b, p, s) })
 	}
 	return nil
 }
 
 // inside asks for the end of the heap, and for what prctl tells.
-func inside(p *collect.Process, s *snapshot.Space) {
-	brk := p.Inside.Call(unix.SYS_BRK, collect.Num(0))
-	dumpable := p.Inside.Call(unix.SYS_PRCTL, collect.Num(unix.PR_GET_DUMPABLE))
-	thp := p.Inside.Call(unix.SYS_PRCTL, collect.Num(unix.PR_GET_THP_DISABLE))
-	merge := p.Inside.Call(unix.SYS_PRCTL, collect.Num(unix.PR_GET_MEMORY_MERGE))
-	p.Inside.Then(func(r *collect.Results) error {
+func inside(b *collect.Batch, p *collect.Process, s *snapshot.Space) {
+	brk := b.Call(unix.SYS_BRK, 0)
+	dumpable := b.Call(unix.SYS_PRCTL, unix.PR_GET_DUMPABLE)
+	thp := b.Call(unix.SYS_PRCTL, unix.PR_GET_THP_DISABLE)
+	merge := b.Call(unix.SYS_PRCTL, unix.PR_GET_MEMORY_MERGE)
+	b.Then(func(r *collect.Results) error {
 		var err error
 		if s.Brk, err = r.Value(brk); err != nil {
 			return fmt.Errorf("brk: %w", err)
@@ -118,6 +120,7 @@ type collector struct {
 	tree  *collect.Tree
 	p     *collect.Process
 	space *snapshot.Space
+	vmas  []snapshot.VMA
 	vvar  bool // the mapping before was [vvar]
 }
 
@@ -129,8 +132,8 @@ func (c *collector) mapping(m *proc.Smap) error {
 		}
 	}
 	s := c.space
-	if m.Path == "[vvar_vclock]" && c.vvar && len(s.VMAs) > 0 {
-		s.VMAs[len(s.VMAs)-1].End = m.End
+	if m.Path == "[vvar_vclock]" && c.vvar && len(c.vmas) > 0 {
+		c.vmas[len(c.vmas)-1].End = m.End
 		return nil
 	}
 	v := snapshot.VMA{Range: snapshot.Range{Start: m.Start, End: m.End}, Prot: uint32(m.Perm) & protAll}
@@ -147,7 +150,7 @@ func (c *collector) mapping(m *proc.Smap) error {
 		v.Offset = m.Offset
 		v.File = c.file(m, v.OpenFlags)
 	}
-	s.VMAs = append(s.VMAs, v)
+	c.vmas = append(c.vmas, v)
 	if m.Flags.Has(proc.VMMaybeGuard) {
 		guards, err := pages.Guards(c.tree.Kernel, c.p.Live(), v.Range)
 		if err != nil {

@@ -5,6 +5,7 @@ package objects
 import (
 	"errors"
 	"io/fs"
+	"slices"
 	"sort"
 
 	"stasis.example/engine/internal/collect"
@@ -168,8 +169,7 @@ func (s *sharers) number(t *collect.Tree, pid int) (snapshot.ObjectID, bool, err
 		return s.ids[at], false, nil
 	}
 	id := snapshot.ObjectID(ownID + 1 + len(s.pids))
-	s.pids = append(s.pids[:at], append([]int{pid}, s.pids[at:]...)...)
-	s.ids = append(s.ids[:at], append([]snapshot.ObjectID{id}, s.ids[at:]...)...)
+	s.pids, s.ids = slices.Insert(s.pids, at, pid), slices.Insert(s.ids, at, id)
 	return id, true, nil
 }
 

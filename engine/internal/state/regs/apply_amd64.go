@@ -18,7 +18,9 @@ func Apply(th *apply.Thread) error {
 	if err != nil {
 		return err
 	}
-	xstate, err := Layout(example).Bytes(&r.FPU)
+	t := th.Task.Tree
+	t.XLayout = Layout(example, t.XLayout)
+	xstate, err := t.XLayout.Bytes(&r.FPU)
 	if err != nil {
 		return fmt.Errorf("%s: %w", th.Where(), err)
 	}

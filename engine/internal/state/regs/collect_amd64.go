@@ -21,8 +21,8 @@ const (
 
 const syscallLength = 2 // of the instruction
 
-// registers reads the registers of a stopped thread.
-func registers(th *collect.Thread) (snapshot.Registers, error) {
+// registers reads the registers of a stopped thread. The layout is that of the threads before.
+func registers(th *collect.Thread, layout **snapshot.XLayout) (snapshot.Registers, error) {
 	r := th.Remote.Regs
 	if int64(r.Orig_rax) >= 0 {
 		switch int64(r.Rax) {
@@ -48,8 +48,8 @@ func registers(th *collect.Thread) (snapshot.Registers, error) {
 	if err != nil {
 		return nil, err
 	}
-	layout := Layout(buf)
-	if regs.FPU, err = layout.Parse(buf); err != nil {
+	*layout = Layout(buf, *layout)
+	if regs.FPU, err = (*layout).Parse(buf); err != nil {
 		return nil, err
 	}
 	// 64-bit programs have no use for the three slots of the GDT; empty ones are what CRIU writes.
@@ -68,8 +68,9 @@ func absolute(r *ptrace.Regs) bool {
 }
 
 // Layout returns how this processor lays out the extended state, of which buf is an example: the kernel writes there which
-// components it has enabled.
-func Layout(buf []byte) *snapshot.XLayout {
+// components it has enabled. Where they are those of a layout that is known, it is that one: a virtual machine takes its time to
+// tell of the processor.
+func Layout(buf []byte, known *snapshot.XLayout) *snapshot.XLayout {
 	const (
 		leaf     = 0xd
 		features = 464 // where the kernel puts the mask, in the legacy area that the processor leaves alone
@@ -81,6 +82,9 @@ func Layout(buf []byte) *snapshot.XLayout {
 	}
 	l.SupportedBV = binary.LittleEndian.Uint64(buf[features:])
 	l.MXCSRMask = binary.LittleEndian.Uint32(buf[28:])
+	if known != nil && known.Size == l.Size && known.SupportedBV == l.SupportedBV && known.MXCSRMask == l.MXCSRMask {
+		return known
+	}
 	for n := uint32(2); n < 64; n++ {
 		if l.SupportedBV>>n&1 == 0 {
 			continue

@@ -45,28 +45,20 @@ func Collect(t *collect.Tree) error {
 		}
 		s.IOPrio = &prio
 		th.Snapshot.Scheduling = s
-		if th.Snapshot.TimerSlack, err = timerSlack(tid); err != nil {
+		if th.Snapshot.TimerSlack, err = timerSlack(t, tid); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// timerSlack reads the slack of a thread, which the kernel has a file for in each process's directory; a thread is reached by
-// its own number there.
-func timerSlack(tid int) (*uint64, error) {
-	b, err := linux.ReadProc(fmt.Sprintf("/proc/%d/timerslack_ns", tid))
+// timerSlack reads the slack of a thread, nil where the kernel does not tell.
+func timerSlack(t *collect.Tree, tid int) (*uint64, error) {
+	n, err := t.Proc.Process(tid).TimerSlack()
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.EPERM) {
 		return nil, nil
 	}
-	if err != nil {
-		return nil, err
-	}
-	n, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64)
-	if err != nil {
-		return nil, fmt.Errorf("/proc/%d/timerslack_ns: %w", tid, err)
-	}
-	return &n, nil
+	return &n, err
 }
 
 // processors returns those that the machine has switched on, nil where it does not tell.

@@ -133,7 +133,7 @@ func handlers(t *apply.Task) *snapshot.Handlers {
 }
 
 func actionBytes(a *snapshot.Action) []byte {
-	var b []byte
+	b := make([]byte, 0, 32)
 	for _, w := range [...]uint64{a.Handler, a.Flags, a.Restorer, uint64(a.Mask)} {
 		b = binary.LittleEndian.AppendUint64(b, w)
 	}
@@ -141,7 +141,7 @@ func actionBytes(a *snapshot.Action) []byte {
 }
 
 func disposition(b *apply.Batch, sig int, a *snapshot.Action) {
-	b.Do(fmt.Sprintf("rt_sigaction of signal %d", sig), unix.SYS_RT_SIGACTION, apply.Num(sig), apply.Bytes(actionBytes(a)), apply.Num(0), apply.Num(setSize))
+	b.DoFor("rt_sigaction of signal", sig, unix.SYS_RT_SIGACTION, apply.Num(sig), apply.Bytes(actionBytes(a)), apply.Num(0), apply.Num(setSize))
 }
 
 func queued(s *snapshot.Siginfo) string { return fmt.Sprintf("queue signal %d", s.Signal()) }

@@ -13,6 +13,7 @@ import (
 
 // Collect takes masks and queues, and asks for the dispositions.
 func Collect(t *collect.Tree) error {
+	var last *snapshot.Actions
 	for p := range t.Alive() {
 		status, err := p.Status()
 		if err != nil {
@@ -32,7 +33,9 @@ func Collect(t *collect.Tree) error {
 			}
 		}
 		if p.Handlers {
-			actions(t, p)
+			h := &snapshot.Handlers{ID: p.Task.Handlers}
+			t.Snapshot.Handlers = append(t.Snapshot.Handlers, h)
+			p.Ask(func(b *collect.Batch) { actions(b, h, &last) })
 		}
 	}
 	return nil
@@ -41,6 +44,9 @@ func Collect(t *collect.Tree) error {
 // queue reads a queue. A signal that is pending and has no entry there, as there was no room for one, gets one: the kernel
 // would give its taker the same.
 func queue(t *collect.Tree, th *collect.Thread, shared bool, pending uint64) ([]snapshot.Siginfo, error) {
+	if pending == 0 {
+		return nil, nil
+	}
 	var all []snapshot.Siginfo
 	for {
 		some, err := t.Kernel.PeekSiginfo(th.Remote.TID, shared, len(all))
@@ -67,17 +73,16 @@ func queue(t *collect.Tree, th *collect.Thread, shared bool, pending uint64) ([]
 	return all, nil
 }
 
-// actions asks for the dispositions.
-func actions(t *collect.Tree, p *collect.Process) {
+// actions asks for the dispositions. Where they are the last, they are not kept once more.
+func actions(b *collect.Batch, h *snapshot.Handlers, last **snapshot.Actions) {
 	const size = 32 // struct kernel_sigaction: handler, flags, restorer, mask
-	room := p.Inside.Room(size * snapshot.NumSignals)
+	room := b.Room(size * snapshot.NumSignals)
 	var calls [snapshot.NumSignals]collect.CallID
 	for i := range calls {
-		calls[i] = p.Inside.Call(unix.SYS_RT_SIGACTION, collect.Num(uint64(i+1)), collect.Num(0), room.Plus(uint64(i)*size), collect.Num(8))
+		calls[i] = b.Call(unix.SYS_RT_SIGACTION, uint64(i+1), 0, room+uint64(i)*size, 8)
 	}
-	h := &snapshot.Handlers{ID: p.Task.Handlers}
-	t.Snapshot.Handlers = append(t.Snapshot.Handlers, h)
-	p.Inside.Then(func(r *collect.Results) error {
+	b.Then(func(r *collect.Results) error {
+		var all snapshot.Actions
 		data := r.Data(room, size*snapshot.NumSignals)
 		for i, call := range calls {
 			if _, err := r.Value(call); err != nil {
@@ -87,11 +92,12 @@ func actions(t *collect.Tree, p *collect.Process) {
 				continue
 			}
 			b := data[i*size:]
-			h.Actions[i] = snapshot.Action{
+			all[i] = snapshot.Action{
 				Handler: binary.LittleEndian.Uint64(b), Flags: binary.LittleEndian.Uint64(b[8:]),
 				Restorer: binary.LittleEndian.Uint64(b[16:]), Mask: snapshot.SigSet(binary.LittleEndian.Uint64(b[24:])),
 			}
 		}
+		h.Actions = shared(&all, last)
 		return nil
 	})
 }

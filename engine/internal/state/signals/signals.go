@@ -33,6 +33,8 @@ func Encode(from *snapshot.Tree, to *images.Set, r *images.Report) {
 	for _, h := range from.Handlers {
 		handlers[h.ID] = h
 	}
+	var last *snapshot.Actions
+	var encoded []entry.SA // the last
 	for p, t := range to.Alive(from) {
 		tc := p.TC()
 		tc.SignalsS = encodeQueue(t.Pending)
@@ -41,15 +43,10 @@ func Encode(from *snapshot.Tree, to *images.Set, r *images.Report) {
 			r.Unsupported(p.Core(), "handlers %d are not in the snapshot", t.Handlers)
 			continue
 		}
-		tc.Sigactions = make([]entry.SA, 0, inImage)
-		for i, a := range h.Actions {
-			if i+1 == sigkill || i+1 == sigstop {
-				continue
-			}
-			tc.Sigactions = append(tc.Sigactions, entry.SA{
-				Sigaction: a.Handler, Flags: a.Flags, Restorer: a.Restorer, Mask: uint64(a.Mask), CompatSigaction: &a.Compat,
-			})
+		if h.Actions != last {
+			last, encoded = h.Actions, encodeActions(h.Actions)
 		}
+		tc.Sigactions = encoded
 	}
 	for t := range to.Threads(from) {
 		if t.Leader {
@@ -59,6 +56,29 @@ func Encode(from *snapshot.Tree, to *images.Set, r *images.Report) {
 		}
 		t.Core.ThreadCore.SignalsP = encodeQueue(t.Thread.Pending)
 	}
+}
+
+func encodeActions(all *snapshot.Actions) []entry.SA {
+	list := make([]entry.SA, 0, inImage)
+	for i := range all {
+		a := &all[i]
+		if i+1 == sigkill || i+1 == sigstop {
+			continue
+		}
+		list = append(list, entry.SA{
+			Sigaction: a.Handler, Flags: a.Flags, Restorer: a.Restorer, Mask: uint64(a.Mask), CompatSigaction: &a.Compat,
+		})
+	}
+	return list
+}
+
+// shared returns actions: the last, where they are the same.
+func shared(all *snapshot.Actions, last **snapshot.Actions) *snapshot.Actions {
+	if *last == nil || **last != *all {
+		fresh := *all
+		*last = &fresh
+	}
+	return *last
 }
 
 func encodeQueue(q []snapshot.Siginfo) *entry.SignalQueue {
@@ -72,17 +92,18 @@ func encodeQueue(q []snapshot.Siginfo) *entry.SignalQueue {
 // Decode reads dispositions, masks and queues.
 func Decode(from *images.Set, to *snapshot.Tree, r *images.Report) {
 	handlers := make(map[snapshot.ObjectID]*snapshot.Handlers)
+	var last *snapshot.Actions
 	for p, t := range from.Alive(to) {
 		tc := p.TC()
 		t.Pending = decodeQueue(p.Core(), tc.SignalsS, r)
-		h := decodeActions(p, t, r)
+		h := decodeActions(p, t, &last, r)
 		if h == nil {
 			continue
 		}
 		if other := handlers[t.Handlers]; other == nil {
 			handlers[t.Handlers] = h
 			to.Handlers = append(to.Handlers, h)
-		} else if *other != *h {
+		} else if *other.Actions != *h.Actions {
 			r.Damaged(p.Core(), "its signal handlers are said to be shared, and differ")
 		}
 	}
@@ -100,13 +121,13 @@ func Decode(from *images.Set, to *snapshot.Tree, r *images.Report) {
 	}
 }
 
-func decodeActions(p *images.Process, t *snapshot.Task, r *images.Report) *snapshot.Handlers {
+func decodeActions(p *images.Process, t *snapshot.Task, last **snapshot.Actions, r *images.Report) *snapshot.Handlers {
 	actions := p.TC().Sigactions
 	if len(actions) != inImage {
 		r.Unsupported(p.Core(), "%d signal dispositions, want %d; CRIU before 2.10 had them elsewhere", len(actions), inImage)
 		return nil
 	}
-	h := &snapshot.Handlers{ID: t.Handlers}
+	var all snapshot.Actions
 	for sig := 1; sig <= snapshot.NumSignals; sig++ {
 		if sig == sigkill || sig == sigstop {
 			continue
@@ -117,11 +138,11 @@ func decodeActions(p *images.Process, t *snapshot.Task, r *images.Report) *snaps
 		if a.GetCompatSigaction() {
 			r.Unsupported(p.Core(), "the handler of signal %d is of 32-bit code", sig)
 		}
-		h.Actions[sig-1] = snapshot.Action{
+		all[sig-1] = snapshot.Action{
 			Handler: a.Sigaction, Flags: a.Flags, Restorer: a.Restorer, Mask: snapshot.SigSet(a.Mask), Compat: a.GetCompatSigaction(),
 		}
 	}
-	return h
+	return &snapshot.Handlers{ID: t.Handlers, Actions: shared(&all, last)}
 }
 
 func decodeQueue(where string, e *entry.SignalQueue, r *images.Report) []snapshot.Siginfo {

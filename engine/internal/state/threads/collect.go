@@ -40,17 +40,17 @@ func Collect(t *collect.Tree) error {
 		if status.Seccomp != 0 {
 			s.Seccomp = snapshot.SeccompMode(status.Seccomp)
 		}
-		inside(th)
+		th.Ask(func(b *collect.Batch) { inside(b, s) })
 	}
 	return nil
 }
 
-func inside(th *collect.Thread) {
+func inside(b *collect.Batch, s *snapshot.Thread) {
 	const stackSize = 24 // of a stack_t: base, flags, size
-	stack, death := th.Inside.Room(stackSize), th.Inside.Room(8)
-	altstack := th.Inside.Call(unix.SYS_SIGALTSTACK, collect.Num(0), stack)
-	deathsig := th.Inside.Call(unix.SYS_PRCTL, collect.Num(unix.PR_GET_PDEATHSIG), death)
-	th.Inside.Then(func(r *collect.Results) error {
+	stack, death := b.Room(stackSize), b.Room(8)
+	altstack := b.Call(unix.SYS_SIGALTSTACK, 0, stack)
+	deathsig := b.Call(unix.SYS_PRCTL, unix.PR_GET_PDEATHSIG, death)
+	b.Then(func(r *collect.Results) error {
 		if _, err := r.Value(altstack); err != nil {
 			return fmt.Errorf("sigaltstack: %w", err)
 		}
@@ -60,8 +60,8 @@ func inside(th *collect.Thread) {
 		b := r.Data(stack, stackSize)
 		// That a thread is on the stack, which its registers tell, is not to be set.
 		const onStack = 1
-		th.Snapshot.AltStack = snapshot.AltStack{Base: collect.Word(b), Flags: collect.Word32(b[8:]) &^ onStack, Size: collect.Word(b[16:])}
-		th.Snapshot.DeathSig = int(collect.Word32(r.Data(death, 4)))
+		s.AltStack = snapshot.AltStack{Base: collect.Word(b), Flags: collect.Word32(b[8:]) &^ onStack, Size: collect.Word(b[16:])}
+		s.DeathSig = int(collect.Word32(r.Data(death, 4)))
 		return nil
 	})
 }

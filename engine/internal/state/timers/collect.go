@@ -17,34 +17,35 @@ const timerSize = 32 // of a struct itimerval and of a struct itimerspec: interv
 // Collect asks for the timers.
 func Collect(t *collect.Tree) error {
 	for p := range t.Alive() {
-		interval(p)
+		p.Ask(func(b *collect.Batch) { interval(b, p.Task) })
 		all, err := p.Dir.Timers()
 		if err != nil {
 			return err
 		}
 		p.Task.Timers = make([]snapshot.Timer, len(all))
 		for i := range all {
-			posix(p, &p.Task.Timers[i], all[i].ID)
-			if p.Task.Timers[i], err = timer(&all[i]); err != nil {
+			to, id := &p.Task.Timers[i], all[i].ID
+			if *to, err = timer(&all[i]); err != nil {
 				return fmt.Errorf("%s: %w", p.Where(), err)
 			}
-			if p.Task.Timers[i].Clock == ownThread && len(p.Threads) > 1 {
-				whose(t, p, &p.Task.Timers[i], all[i].ID)
+			p.Ask(func(b *collect.Batch) { posix(b, to, id) })
+			if to.Clock == ownThread && len(p.Threads) > 1 {
+				whose(t, p, to, id)
 			}
 		}
 	}
 	return nil
 }
 
-func interval(p *collect.Process) {
-	for i := range p.Task.IntervalTimer {
-		room := p.Inside.Room(timerSize)
-		call := p.Inside.Call(unix.SYS_GETITIMER, collect.Num(uint64(i)), room)
-		p.Inside.Then(func(r *collect.Results) error {
+func interval(b *collect.Batch, task *snapshot.Task) {
+	for i := range task.IntervalTimer {
+		room := b.Room(timerSize)
+		call := b.Call(unix.SYS_GETITIMER, uint64(i), room)
+		b.Then(func(r *collect.Results) error {
 			if _, err := r.Value(call); err != nil {
 				return fmt.Errorf("getitimer: %w", err)
 			}
-			to := &p.Task.IntervalTimer[i]
+			to := &task.IntervalTimer[i]
 			to.Interval, to.Value = times(r.Data(room, timerSize), 1000)
 			return nil
 		})
@@ -83,11 +84,11 @@ func timer(from *proc.Timer) (snapshot.Timer, error) {
 	return to, nil
 }
 
-func posix(p *collect.Process, to *snapshot.Timer, id int) {
-	room := p.Inside.Room(timerSize)
-	get := p.Inside.Call(unix.SYS_TIMER_GETTIME, collect.Num(uint64(id)), room)
-	overrun := p.Inside.Call(unix.SYS_TIMER_GETOVERRUN, collect.Num(uint64(id)))
-	p.Inside.Then(func(r *collect.Results) error {
+func posix(b *collect.Batch, to *snapshot.Timer, id int) {
+	room := b.Room(timerSize)
+	get := b.Call(unix.SYS_TIMER_GETTIME, uint64(id), room)
+	overrun := b.Call(unix.SYS_TIMER_GETOVERRUN, uint64(id))
+	b.Then(func(r *collect.Results) error {
 		if _, err := r.Value(get); err != nil {
 			return fmt.Errorf("timer_gettime of timer %d: %w", id, err)
 		}
@@ -105,24 +106,27 @@ func posix(p *collect.Process, to *snapshot.Timer, id int) {
 // runs, and one thread after the other makes its calls. The clock gets the number that names the thread.
 func whose(t *collect.Tree, p *collect.Process, to *snapshot.Timer, id int) {
 	for i, th := range p.Threads {
-		first, second := th.Inside.Room(timerSize), th.Inside.Room(timerSize)
-		a := th.Inside.Call(unix.SYS_TIMER_GETTIME, collect.Num(uint64(id)), first)
-		b := th.Inside.Call(unix.SYS_TIMER_GETTIME, collect.Num(uint64(id)), second)
-		th.Inside.Then(func(r *collect.Results) error {
-			for _, call := range []collect.CallID{a, b} {
-				if _, err := r.Value(call); err != nil {
-					return fmt.Errorf("timer_gettime of timer %d: %w", id, err)
+		th.Ask(func(b *collect.Batch) {
+			first, second := b.Room(timerSize), b.Room(timerSize)
+			calls := [...]collect.CallID{
+				b.Call(unix.SYS_TIMER_GETTIME, uint64(id), first), b.Call(unix.SYS_TIMER_GETTIME, uint64(id), second),
+			}
+			b.Then(func(r *collect.Results) error {
+				for _, call := range calls {
+					if _, err := r.Value(call); err != nil {
+						return fmt.Errorf("timer_gettime of timer %d: %w", id, err)
+					}
 				}
-			}
-			_, before := times(r.Data(first, timerSize), 1)
-			_, after := times(r.Data(second, timerSize), 1)
-			if before != after {
-				to.Clock = clockOf(th.Snapshot.TID.Inner())
-			}
-			if i == len(p.Threads)-1 && to.Clock == ownThread {
-				t.Report.Unsupported(p.Where(), "timer %d counts the processor time of one of its threads, and is not armed: it cannot be told which", id)
-			}
-			return nil
+				_, before := times(r.Data(first, timerSize), 1)
+				_, after := times(r.Data(second, timerSize), 1)
+				if before != after {
+					to.Clock = clockOf(th.Snapshot.TID.Inner())
+				}
+				if i == len(p.Threads)-1 && to.Clock == ownThread {
+					t.Report.Unsupported(p.Where(), "timer %d counts the processor time of one of its threads, and is not armed: it cannot be told which", id)
+				}
+				return nil
+			})
 		})
 	}
 }
