@@ -21,6 +21,10 @@ import (
 	"stasis.example/internal/testkit"
 )
 
+// envRounds is how often the engine is killed at any moment; where it is set, it is also killed at each step of a restore, and not only
+// at some.
+const envRounds = "STASIS_DEATH_ROUNDS"
+
 // What a restore begins to end with: where there are several processes, and where there is one.
 const (
 	tieing  = "unshare(CLONE_FILES)"
@@ -89,12 +93,12 @@ func TestRestoreIsKilledAtAnyMoment(t *testing.T) {
 			victim, images := dumped(t, v.name, v.args...)
 			again := bringBack(t, victim, images)
 			rounds := 10
-			if n, err := strconv.Atoi(os.Getenv("STASIS_DEATH_ROUNDS")); err == nil {
+			if n, err := strconv.Atoi(os.Getenv(envRounds)); err == nil {
 				rounds = n
 			}
 			again.prepare(&v)
 			t.Setenv(envStep, "0")
-			span := killedAfter(t, images, -1)
+			span := min(killedAfter(t, images, -1), 3*time.Millisecond) // the rest is waiting
 			if !again.left() {
 				t.Fatal("the restore has brought back nothing")
 			}
@@ -149,6 +153,7 @@ type rerun struct {
 	images string
 	size   int64 // of the victim's output
 	all    int   // tasks that live when it has been restored
+	halted int   // and of these those that are stopped
 
 	stopped bool // they are left stopped
 	changes bool // a file of the victim's, when it checks itself: it is killed instead
@@ -164,7 +169,7 @@ func bringBack(t *testing.T, victim *testkit.Victim, images string) *rerun {
 	if err := restoreFrom(t.Context(), New(), images); err != nil {
 		t.Fatal(err)
 	}
-	r := &rerun{t: t, victim: victim, images: images, size: info.Size(), all: living(t, images), changes: victim.Name == "files"}
+	r := &rerun{t: t, victim: victim, images: images, size: info.Size(), all: living(t, images), halted: halted(t, images), changes: victim.Name == "files"}
 	r.end()
 	return r
 }
@@ -173,6 +178,7 @@ func bringBack(t *testing.T, victim *testkit.Victim, images string) *rerun {
 func (r *rerun) prepare(v *ending) {
 	r.t.Setenv(envAfter, v.begin)
 	if r.stopped = v.stopped; r.stopped {
+		r.halted = r.all
 		r.t.Setenv(envStop, "1")
 	}
 }
@@ -197,6 +203,8 @@ func (r *rerun) left() bool {
 // end has a victim check itself, which ends it.
 func (r *rerun) end() {
 	r.t.Helper()
+	// Whom the engine has let go by its end may still have to stop.
+	testkit.WaitFor(r.t, "tasks to stop", func() bool { return halted(r.t, r.images) == r.halted })
 	if r.stopped {
 		r.goOn()
 	}
@@ -219,20 +227,21 @@ func (r *rerun) end() {
 func (r *rerun) goOn() {
 	r.t.Helper()
 	for _, id := range tasks(r.t, r.images) {
-		stat := func() string {
-			s, err := proc.New(linux.Proc{}).Process(id).Stat()
-			if err != nil {
-				r.t.Fatal(err)
-			}
-			return string(s.State)
-		}
-		testkit.WaitFor(r.t, fmt.Sprintf("task %d to stop", id), func() bool { return stat() == "T" })
-	}
-	for _, id := range tasks(r.t, r.images) {
 		if err := unix.Kill(id, unix.SIGCONT); err != nil {
 			r.t.Fatal(err)
 		}
 	}
+}
+
+// halted counts the tasks of a dump that are stopped.
+func halted(t *testing.T, images string) (n int) {
+	t.Helper()
+	for _, id := range tasks(t, images) {
+		if stat, err := proc.New(linux.Proc{}).Process(id).Stat(); err == nil && stat.State == 'T' {
+			n++
+		}
+	}
+	return n
 }
 
 // tasks returns the numbers of the tasks of a dump.
