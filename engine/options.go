@@ -38,7 +38,7 @@ type option struct {
 // options returns every field of criu_opts.
 func options() []option {
 	has := func(at func(*rpc.Opts) *string) func(*rpc.Opts) bool {
-		return func(o *rpc.Opts) bool { return at(o) != nil }
+		return func(o *rpc.Opts) bool { return value(at(o)) != "" }
 	}
 	is := func(at func(*rpc.Opts) *bool) func(*rpc.Opts) bool {
 		return func(o *rpc.Opts) bool { return value(at(o)) }
@@ -80,8 +80,7 @@ func options() []option {
 
 		// namespaces
 		{"root", unable, unable, has(func(o *rpc.Opts) *string { return o.Root })},
-		{"veths", unable, unable, func(o *rpc.Opts) bool { return len(o.Veths) > 0 }},
-		{"ext_mnt", unable, unable, func(o *rpc.Opts) bool { return len(o.ExtMnt) > 0 }},
+		{"veths", idle, idle, nil}, {"ext_mnt", idle, idle, nil}, // deprecated; names for what is in other namespaces
 		{"auto_ext_mnt", idle, idle, nil}, {"ext_sharing", idle, idle, nil}, {"ext_masters", idle, idle, nil}, {"mntns_compat_mode", idle, idle, nil},
 		{"weak_sysctls", idle, idle, nil},
 		{"skip_mnt", unable, unable, func(o *rpc.Opts) bool { return len(o.SkipMnt) > 0 }},

@@ -105,6 +105,8 @@ func TestOptionsAreRefused(t *testing.T) {
 				e.SetInt(1)
 			case reflect.Uint32:
 				e.SetUint(1)
+			case reflect.String:
+				e.SetString("x")
 			}
 		}
 		for _, restoring := range []bool{false, true} {
@@ -119,7 +121,7 @@ func TestOptionsAreRefused(t *testing.T) {
 		}
 	}
 	no := false
-	if err := refuseOptions(&rpc.Opts{TrackMem: &no, LazyPages: &no, EmptyNS: new(uint32(0)), ImageIOMode: new(rpc.ImageIOModeWriteback)}, false); err != nil {
+	if err := refuseOptions(&rpc.Opts{TrackMem: &no, LazyPages: &no, EmptyNS: new(uint32(0)), ParentImg: new(""), ImageIOMode: new(rpc.ImageIOModeWriteback)}, false); err != nil {
 		t.Errorf("options that ask for nothing: %v", err)
 	}
 	err := refuseOptions(&rpc.Opts{External: []string{"mnt[/x]:y", "veth[a]:b"}, TLS: new(true)}, false)

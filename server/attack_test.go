@@ -1,7 +1,9 @@
 package server
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,15 +25,17 @@ import (
 // would show nothing about the rule.
 func eachWay(t *testing.T, rule string, attack func(t *testing.T, off string) (succeeded bool, detail string)) {
 	t.Helper()
+	eachWayWithout(t, "", rule, attack)
+}
+
+// eachWayWithout is eachWay where other rules, which would keep the attack from succeeding as well, are off both times.
+func eachWayWithout(t *testing.T, others, rule string, attack func(t *testing.T, off string) (succeeded bool, detail string)) {
+	t.Helper()
 	testkit.Need(t, testkit.Root)
-	for _, off := range []string{"", rule} {
-		name := "with the rule"
-		if off != "" {
-			name = "without the rule"
-		}
+	for name, off := range map[string]string{"with the rule": others, "without the rule": rule + "," + others} {
 		t.Run(name, func(t *testing.T) {
 			succeeded, detail := attack(t, off)
-			if succeeded != (off != "") {
+			if succeeded != (off != others) {
 				t.Errorf("the attack succeeded: %v; %s", succeeded, detail)
 			}
 		})
@@ -150,115 +154,7 @@ func attackForeignProcess(t *testing.T, transport string) {
 	})
 }
 
-// mixedTree starts a process of the attacker's, one child of which runs with another user's rights.
-func mixedTree(t *testing.T, uid uint32) *testkit.Victim {
-	t.Helper()
-	return testkit.VictimSpec{Name: testkit.BusyboxPath, UID: int(uid),
-		Args: []string{"sh", "-c", setuidSleep(t, victor) + " 1000 & echo ready; wait"}}.Start(t)
-}
-
 func tail(text string, most int) string { return text[max(0, len(text)-most):] }
-
-// The tree's root is the attacker's, but below it is somebody else's.
-func TestAttackForeignChild(t *testing.T) {
-	testkit.Need(t, testkit.Busybox)
-	eachWay(t, "ownTree,afterFreeze", func(t *testing.T, off string) (bool, string) {
-		p, peer := yes(t)
-		s := startServer(t, peer, off)
-		root := mixedTree(t, mallory)
-		testkit.WaitFor(t, "the child to become another user's", func() bool {
-			children, err := childrenOf(root.Pid, root.Pid)
-			if err != nil || len(children) != 1 {
-				return false
-			}
-			st, err := readStatus(children[0], children[0])
-			return err == nil && st.uids[1] == victor
-		})
-		resp := s.mustAsk(attack{Type: rpc.ReqDump, PID: int32(root.Pid), Images: testkit.UserDir(t, mallory)}, mallory)
-		return resp.Success && reached(p, rpc.ReqDump), text(resp)
-	})
-}
-
-// The tree becomes somebody else's between the check and the freeze.
-func TestAttackTreeThatChanges(t *testing.T) {
-	eachWay(t, "afterFreeze", func(t *testing.T, off string) (bool, string) {
-		change, changed := make(chan bool), make(chan bool)
-		_, peer := yes(t, criutest.Script{criutest.Func(func(c *criutest.Conn) error {
-			req, err := c.Recv()
-			if err != nil {
-				return err
-			}
-			change <- true
-			<-changed
-			goOn := true
-			if n := req.Opts.NotifyScripts; n != nil && *n {
-				if goOn, err = c.Notify("network-lock", 0); err != nil {
-					return err
-				}
-			}
-			return c.Send(&rpc.Resp{Type: rpc.ReqDump, Success: goOn})
-		})})
-		s := startServer(t, peer, off)
-		target := as(exec.Command("/bin/sh", "-c", "read go; exec "+setuidSleep(t, victor)+" 1000"), mallory)
-		in, err := target.StdinPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer in.Close()
-		if err := target.Start(); err != nil {
-			t.Fatal(err)
-		}
-		testkit.OpenProcess(t, target.Process.Pid)
-		type answer struct {
-			resp *rpc.Resp
-			err  error
-		}
-		answered := make(chan answer, 1)
-		images := testkit.UserDir(t, mallory)
-		go func() {
-			resp, err := s.ask(attack{Type: rpc.ReqDump, PID: int32(target.Process.Pid), Images: images}, mallory)
-			answered <- answer{resp, err}
-		}()
-		select {
-		case <-change:
-		case a := <-answered:
-			t.Fatalf("answered before the peer was asked: %+v", a)
-		}
-		if _, err := in.Write([]byte("go\n")); err != nil {
-			t.Fatal(err)
-		}
-		testkit.WaitFor(t, "the target to become another user's", func() bool {
-			st, err := readStatus(target.Process.Pid, target.Process.Pid)
-			return err == nil && st.uids[1] == victor
-		})
-		changed <- true
-		a := <-answered
-		if a.err != nil {
-			t.Fatal(a.err)
-		}
-		return a.resp.Success, text(a.resp)
-	})
-}
-
-// setuidSleep is a program that sleeps with the rights of a user.
-func setuidSleep(t *testing.T, uid int) string {
-	t.Helper()
-	path := filepath.Join(testkit.SharedDir(t), "sleep")
-	program, err := os.ReadFile("/bin/sleep")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := testkit.WriteProgram(path, program); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chown(path, uid, uid); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(path, 0o755|os.ModeSetuid); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
 
 // Every option that is root's alone is refused to somebody who is not, one by one, and gets through without the rule.
 func TestAttackOptionsOfRoot(t *testing.T) {
@@ -377,9 +273,10 @@ func TestAttackPIDOfAnotherNamespace(t *testing.T) {
 	})
 }
 
-// A client ends, and another process gets its pid: a descriptor of that one's is not the client's to give.
+// A client ends before the service looks at it, and another process gets its pid: a descriptor of that one's is not the client's to
+// give. The other rules do not let it come that far.
 func TestAttackReusedPID(t *testing.T) {
-	eachWay(t, "peerPIDFD,takeFiles,become,ownTree,afterFreeze", func(t *testing.T, off string) (bool, string) {
+	eachWayWithout(t, "takeFiles,become,ownTree,afterFreeze", "peerPIDFD", func(t *testing.T, off string) (bool, string) {
 		p, peer := yes(t)
 		s := startServer(t, peer, off, func(s *Server) { s.MaxWorkers = 1 })
 		// The service does not look at the attacker's connection while it has another.
@@ -393,31 +290,63 @@ func TestAttackReusedPID(t *testing.T) {
 		if _, err := held.Recv(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		conn, pid := connectAndDie(t, s.socket)
-		images := testkit.SharedDir(t)
-		number := takePID(t, pid, images)
-		target := victimOf(t, victor)
+		conn, client := connectAndStay(t, s.socket)
+		pid := client.end()
+		number := takePID(t, pid, testkit.SharedDir(t))
 		held.Close()
-		req := &rpc.Req{Type: rpc.ReqDump, Opts: &rpc.Opts{ImagesDirFD: int32(number), PID: new(int32(target.Pid))}}
-		if err := unix.Send(conn, req.Append(nil), unix.MSG_NOSIGNAL); err != nil {
-			return false, err.Error()
-		}
-		buf := make([]byte, 4096)
-		n, _, err := unix.Recvfrom(conn, buf, 0)
-		if err != nil {
-			return false, err.Error()
-		}
-		resp := new(rpc.Resp)
-		if err := resp.Decode(buf[:n]); err != nil {
-			t.Fatal(err)
-		}
-		return resp.Success && reached(p, rpc.ReqDump), text(resp)
+		return dumpIntoNumber(t, p, conn, number)
 	})
 }
 
-// connectAndDie returns a connection to the service that a process of the attacker's has made, which is no more, and
-// that process's pid.
-func connectAndDie(t *testing.T, socket string) (conn, pid int) {
+// A client ends when it is known already, and another process gets its pid.
+func TestAttackNumberOfAnothers(t *testing.T) {
+	eachWayWithout(t, "become,ownTree,afterFreeze", "takeFiles", func(t *testing.T, off string) (bool, string) {
+		p, peer := yes(t)
+		s := startServer(t, peer, off)
+		conn, client := connectAndStay(t, s.socket)
+		send(t, conn, (&rpc.Req{Type: rpc.ReqVersion, KeepOpen: new(true)}).Append(nil))
+		if resp, err := answer(t, conn); err != nil || !resp.Success {
+			t.Fatalf("%+v, %v", resp, err)
+		}
+		number := takePID(t, client.end(), testkit.SharedDir(t))
+		return dumpIntoNumber(t, p, conn, number)
+	})
+}
+
+// dumpIntoNumber asks on a connection for a dump into the directory with a number, and reports whether that got through to the peer.
+func dumpIntoNumber(t *testing.T, p *criutest.Peer, conn, number int) (bool, string) {
+	t.Helper()
+	target := victimOf(t, victor)
+	req := &rpc.Req{Type: rpc.ReqDump, Opts: &rpc.Opts{ImagesDirFD: int32(number), PID: new(int32(target.Pid))}}
+	if err := unix.Send(conn, req.Append(nil), unix.MSG_NOSIGNAL); err != nil {
+		return false, err.Error()
+	}
+	resp, err := answer(t, conn)
+	if err != nil {
+		return false, err.Error()
+	}
+	return resp.Success && reached(p, rpc.ReqDump), text(resp)
+}
+
+// A connected process of the attacker's has connected a socket that is the test's as well, and stays until it is told to go.
+type connected struct {
+	t   *testing.T
+	cmd *exec.Cmd
+	in  io.WriteCloser
+}
+
+// end ends the process and returns the pid that it had.
+func (c *connected) end() int {
+	c.t.Helper()
+	c.in.Close()
+	if err := c.cmd.Wait(); err != nil && !errors.Is(err, unix.ECHILD) {
+		c.t.Fatal(err)
+	}
+	return c.cmd.Process.Pid
+}
+
+// connectAndStay returns a connection to the service that a process of the attacker's has made, and that process.
+func connectAndStay(t *testing.T, socket string) (conn int, client *connected) {
 	t.Helper()
 	conn, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -432,10 +361,8 @@ func connectAndDie(t *testing.T, socket string) (conn, pid int) {
 	defer f.Close()
 	cmd := as(exec.Command("/proc/self/exe", wordConnect, socket), mallory)
 	cmd.ExtraFiles, cmd.Dir = []*os.File{f}, "/"
-	if output, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("connect: %v: %s", err, output)
-	}
-	return conn, cmd.Process.Pid
+	in := startHeld(t, cmd)
+	return conn, &connected{t, cmd, in}
 }
 
 // takePID starts a process of root's with a pid that was another's, and returns the number that the directory has there.

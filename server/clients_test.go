@@ -52,6 +52,19 @@ c.criu_set_pid(pid)
 c.criu_set_leave_running(True)
 expect("dump that leaves it running", c.criu_dump(), 0)
 c.criu_set_leave_running(False)
+rounds = sys.argv[6]
+if rounds == "done":
+    for n in "12":
+        os.mkdir(images + "/" + n)
+        c.criu_set_images_dir_fd(os.open(images + "/" + n, os.O_RDONLY | os.O_DIRECTORY))
+        c.criu_set_track_mem(True)
+        expect("round " + n, c.criu_pre_dump(), 0)
+        c.criu_set_parent_images(b"../" + n.encode())
+    os.mkdir(images + "/last")
+    fd = os.open(images + "/last", os.O_RDONLY | os.O_DIRECTORY)
+    c.criu_set_images_dir_fd(fd)
+elif rounds == "refused":
+    expect("pre-dump", c.criu_pre_dump(), -52) # EBADE: the peer says no
 expect("dump", c.criu_dump(), 0)
 if b"post-dump" not in notes:
     sys.exit("notifications: %r" % notes)
@@ -121,43 +134,139 @@ func TestLibcriu(t *testing.T) {
 		for name, lib := range map[string]string{"debian's": debians, "ours": ours} {
 			t.Run(name, func(t *testing.T) {
 				v := testkit.StartVictim(t, "counter")
-				runClient(t, v, libcriuClient, lib, s.socket, t.TempDir(), strconv.Itoa(v.Pid), strconv.FormatBool(transport != builtin))
+				runClient(t, v, libcriuClient, lib, s.socket, t.TempDir(), strconv.Itoa(v.Pid), strconv.FormatBool(transport != builtin), roundsOf(transport))
 			})
 		}
 	})
 }
 
+// CRIU's own Python client. It knows neither notifications nor requests for the version and features, but sends what it is given.
 const pycriuClient = `
 import os, sys
 sys.path.insert(0, sys.argv[1])
 import pycriu
-socket, images, pid = sys.argv[2], sys.argv[3], int(sys.argv[4])
+from pycriu import rpc_pb2 as rpc
+socket, images, pid, rounds = sys.argv[2], sys.argv[3], int(sys.argv[4]), sys.argv[5]
+def client():
+    c = pycriu.criu()
+    c.use_sk(socket)
+    c.opts.log_file = "pycriu.log"
+    c.opts.pid = pid
+    return c
+def directory(name):
+    path = os.path.join(images, name)
+    os.mkdir(path)
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+def ask(typ, **more):
+    req = rpc.criu_req(type=typ, **more)
+    resp = client()._send_req_and_recv_resp(req)
+    if resp.type != typ or not resp.success:
+        sys.exit("request %d: %s" % (typ, resp))
+    return resp
 c = pycriu.criu()
 c.use_sk(socket)
 c.check()
-c.opts.images_dir_fd = os.open(images, os.O_RDONLY | os.O_DIRECTORY)
-c.opts.log_file = "pycriu.log"
+if ask(rpc.VERSION).version.major_number < 3:
+    sys.exit("version")
+features = rpc.criu_features(mem_track=True, lazy_pages=True)
+if not ask(rpc.FEATURE_CHECK, features=features).HasField("features"):
+    sys.exit("features")
+last = None
+for n in range(0 if rounds == "unable" else 2):
+    c = client()
+    c.opts.images_dir_fd = directory(str(n))
+    c.opts.track_mem = True
+    if last is not None:
+        c.opts.parent_img = "../" + last
+    try:
+        c.pre_dump()
+        if rounds != "done":
+            sys.exit("a round of pre-dump")
+        last = str(n)
+    except pycriu.CRIUExceptionExternal as e:
+        if rounds != "refused" or e.errno != 95 or e.resp_typ != rpc.PRE_DUMP:
+            sys.exit("round %d: %s" % (n, e))
+c = client()
+c.opts.images_dir_fd = directory("last")
+if last is not None:
+    c.opts.track_mem = True
+    c.opts.parent_img = "../" + last
+c.dump()
+print("dumped", flush=True)
+sys.stdin.readline()
+r = client()
+r.opts.images_dir_fd = c.opts.images_dir_fd
+if r.restore().pid != pid:
+    sys.exit("restored under another pid")
+`
+
+// The same with a peer of its own, whose child, and so this client's, the restored process becomes.
+const pycriuChild = `
+import os, sys
+sys.path.insert(0, sys.argv[1])
+import pycriu
+program, images, pid = sys.argv[2], sys.argv[3], int(sys.argv[4])
+def client():
+    c = pycriu.criu()
+    c.use_binary(program)
+    c.opts.log_file = "pycriu.log"
+    c.opts.images_dir_fd = fd
+    return c
+fd = os.open(images, os.O_RDONLY | os.O_DIRECTORY)
+c = client()
 c.opts.pid = pid
 c.dump()
 print("dumped", flush=True)
 sys.stdin.readline()
+c = client()
+c.opts.rst_sibling = True
 if c.restore().pid != pid:
     sys.exit("restored under another pid")
+children = open("/proc/self/task/%d/children" % os.getpid()).read().split()
+if children != [str(pid)]:
+    sys.exit("the children: %s" % children)
 `
 
-func TestPycriu(t *testing.T) {
+// pycriuPath is where pycriu is, for a Python that has what it needs.
+func pycriuPath(t *testing.T) string {
+	t.Helper()
 	testkit.Need(t, testkit.CRIU, testkit.VictimProgram("counter"), testkit.Feature("python3-protobuf", func() error {
 		if err := exec.Command(testkit.PythonPath, "-c", "import google.protobuf").Run(); err != nil {
 			return testkit.Missing("python3 cannot import google.protobuf")
 		}
 		return nil
 	}))
-	dir := testkit.ToolPath(t, "criu", "python")
+	return testkit.ToolPath(t, "criu", "python")
+}
+
+func TestPycriu(t *testing.T) {
+	dir := pycriuPath(t)
 	eachEngine(t, func(t *testing.T, transport string) {
 		s := startServer(t, transport, "")
 		v := testkit.StartVictim(t, "counter")
-		runClient(t, v, pycriuClient, dir, s.socket, t.TempDir(), strconv.Itoa(v.Pid))
+		runClient(t, v, pycriuClient, dir, s.socket, t.TempDir(), strconv.Itoa(v.Pid), roundsOf(transport))
 	})
+}
+
+func TestPycriuRestoresChild(t *testing.T) {
+	dir := pycriuPath(t)
+	eachEngine(t, func(t *testing.T, transport string) {
+		t.Setenv(swrkVariable, transport)
+		v := testkit.StartVictim(t, "counter")
+		runClient(t, v, pycriuChild, dir, testProgram(t), t.TempDir(), strconv.Itoa(v.Pid))
+	})
+}
+
+// roundsOf is what becomes of rounds of pre-dump: the built-in engine refuses them by name; CRIU does them where the kernel tells which
+// pages were written.
+func roundsOf(transport string) string {
+	switch {
+	case transport == builtin:
+		return "refused"
+	case testkit.SoftDirty.Probe() != nil:
+		return "unable"
+	}
+	return "done"
 }
 
 // runClient runs a client that says when it has dumped the victim and goes on to restore it.

@@ -39,6 +39,7 @@ type job struct {
 // the request that runs come to its end. It reports whether it may have made processes.
 func converse(ctx context.Context, front *packets, c *client, o Options) (made bool, err error) {
 	v := &conversation{Options: o, front: front, client: c}
+	front.waits = o.lasts
 	defer v.hangUp()
 	first := ctx
 	if o.FirstRequest > 0 {
@@ -68,6 +69,7 @@ func (v *conversation) receive(ctx context.Context) (*rpc.Req, error) {
 	if v.kin(req) && v.client.trust != untrusted && v.back == nil {
 		if t, ok := v.Transport.(TakesOver); ok && v.client.checkRequest(req, *v.rules) == nil {
 			v.Log("%v: %v is handed to the peer with the connection", v.client, req.Type)
+			v.lasts()
 			err := t.TakeOver(int(v.front.file.Fd()))
 			v.front.drop()
 			v.answer(req.Type, err)
@@ -172,6 +174,9 @@ func (v *conversation) request(ctx context.Context, req *rpc.Req) (more bool, er
 	if v.big != nil && movesMemory(req.Type) {
 		v.big()
 	}
+	if !v.quick(req.Type) {
+		v.lasts()
+	}
 	if v.TellCaller && v.back != nil {
 		v.hangUp() // an engine in this process remembers nothing from one request to the next, but who it is for
 	}
@@ -197,8 +202,10 @@ func (v *conversation) request(ctx context.Context, req *rpc.Req) (more bool, er
 	if err != nil {
 		return false, err
 	}
-	v.rounds = req.Type == rpc.ReqPreDump
-	return v.rounds && success || isSet(req.KeepOpen), nil
+	if v.rounds = j.asked == rpc.ReqPreDump; v.rounds {
+		return success, nil // the next round, or the dump, comes on the same conversation, whether it was said or not
+	}
+	return isSet(req.KeepOpen), nil
 }
 
 // peer is the Transport for this client.
@@ -231,6 +238,9 @@ func (v *conversation) prepare(req *rpc.Req) (*job, error) {
 	}
 	if err := v.client.checkRequest(req, *v.rules); err != nil {
 		return nil, err
+	}
+	if req.Type == rpc.ReqPreDump {
+		req.KeepOpen = nil // CRIU stays by itself, and reads a request that it has freed to see whether it was asked to
 	}
 	if req.Opts == nil {
 		if needsOptions(req.Type) {
@@ -267,6 +277,11 @@ func (v *conversation) prepare(req *rpc.Req) (*job, error) {
 		return nil, err
 	}
 	return j, nil
+}
+
+// quick reports whether a request is answered in no time, by an engine in this process.
+func (v *conversation) quick(t rpc.ReqType) bool {
+	return v.TellCaller && (t == rpc.ReqVersion || t == rpc.ReqFeatureCheck)
 }
 
 // movesMemory reports whether a request is one that more than one processor is of use for.
@@ -413,7 +428,7 @@ func (v *conversation) exchange(ctx context.Context, req *rpc.Req, j *job) (succ
 		return err
 	}
 	for {
-		if err := v.whileThere(ctx, ask); err != nil {
+		if err := v.whileThere(ctx, req.Type, ask); err != nil {
 			return false, v.lost(j, err)
 		}
 		if msg.Resp.Type != rpc.ReqNotify {
@@ -429,7 +444,10 @@ func (v *conversation) exchange(ctx context.Context, req *rpc.Req, j *job) (succ
 }
 
 // whileThere does something that may wait for the peer, but not for ever once the client is gone.
-func (v *conversation) whileThere(ctx context.Context, do func(context.Context) error) error {
+func (v *conversation) whileThere(ctx context.Context, t rpc.ReqType, do func(context.Context) error) error {
+	if v.quick(t) {
+		return do(ctx)
+	}
 	there, stop := v.front.whileThere(ctx, v.HangUpGrace)
 	err := do(there)
 	stop()

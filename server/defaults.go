@@ -16,7 +16,7 @@ func (v *conversation) configure(o *rpc.Opts) error {
 			return field.IsZero() && v.client.may(row, *v.rules)
 		})
 	}
-	if o.ConfigFile == nil || v.ReadConfig == nil {
+	if o.ConfigFile == nil || *o.ConfigFile == "" || v.ReadConfig == nil {
 		return nil
 	}
 	// Only root, or the client's own swrk, comes this far with one.

@@ -7,6 +7,7 @@
 //	              worker process for each connection; reads no request
 //	a worker      holds the one conversation that it was started for,      worker.go, converse.go, packets.go
 //	              with no more rights than its client has
+//	… of root's   accepts the next one by itself, if it is root's          idle.go, waiter.go
 //	swrk          the same conversation, on behalf of the parent process
 //
 // # Who may ask

@@ -116,6 +116,9 @@ func (c *client) takeFiles(o *rpc.Opts, r rules) (taken []*os.File, err error) {
 		taken = append(taken, f)
 		return int32(f.Fd())
 	}
+	if o.ImagesDir != nil && *o.ImagesDir == "" {
+		o.ImagesDir = nil // as if it were not set
+	}
 	if o.ImagesDirFD != -1 {
 		f, err := c.takeDir(o.ImagesDirFD, "images_dir_fd", r)
 		if err != nil {

@@ -3,44 +3,64 @@ package server
 import (
 	"errors"
 	"os"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
 // A worker takes some milliseconds to start, which is more than most requests take. One is therefore started ahead for the next
-// client of root's; and one with the built-in engine that has served such a client, and has made no processes, says on its control
-// socket that it is idle, and is given another: one after the other, never two at once. A worker for anybody else is somebody
-// else from its first instruction on, so it is started when the client is there, and ends with it.
+// client of root's, and waits for it on the service's socket by itself: to wake a service first, which wakes a worker, would take
+// as long as to answer. A worker with the built-in engine that has made no processes takes another such client afterwards: one
+// after the other, never two at once. Who is not root is handed to the service with nothing read. A worker for anybody else is
+// somebody else from its first instruction on, and has no socket: it is started when the client is there, and ends with it.
+//
+// Between the service and a worker there is a control socket; its end asks a worker to end after what it is doing. On it
+//
+//	the service sends    a connection, which the worker is to serve; or that it is to wait for one
+//	a worker sends       that it would wait; that it has a client for some time; a connection that is not for it
+//
+// A client that is served at once is not told of: nobody has to do anything about it.
+
+// What is said on the control socket, each as a packet of one byte.
+const (
+	wordWaits = 'w' // of a worker: it would wait for connections
+	wordBusy  = 'b' // of a worker: it has a client, and may have it for some time
+	wordGive  = 'g' // of either, with a connection: it is the other's
+	wordGo    = 'a' // of the service: wait for a connection
+)
 
 // maxConversations is how many clients a worker serves, one after the other.
 const maxConversations = 256
 
-// idleByte is what a worker says when it is idle, and a service when it sends a connection.
-const idleByte = 'i'
-
-// sayIdle tells the service that this worker is free.
-func sayIdle(control *os.File) error {
-	_, err := control.Write([]byte{idleByte})
-	return err
+// A message is what comes on a control socket.
+type message struct {
+	word byte
+	conn int // with wordGive
 }
 
-// handOver gives a worker a connection.
-func (w *launched) handOver(conn *os.File) error {
-	raw, err := w.control.SyscallConn()
+// tell sends a word, and the connection that goes with it, or -1.
+func tell(control *os.File, word byte, conn int) error {
+	raw, err := control.SyscallConn()
 	if err != nil {
 		return err
 	}
+	var rights []byte
+	if conn >= 0 {
+		rights = unix.UnixRights(conn)
+	}
 	var sendErr error
 	err = raw.Write(func(fd uintptr) bool {
-		sendErr = unix.Sendmsg(int(fd), []byte{idleByte}, unix.UnixRights(int(conn.Fd())), nil, unix.MSG_NOSIGNAL)
-		return !errors.Is(sendErr, unix.EAGAIN)
+		for {
+			sendErr = unix.Sendmsg(int(fd), []byte{word}, rights, nil, unix.MSG_NOSIGNAL)
+			if !errors.Is(sendErr, unix.EINTR) {
+				return !errors.Is(sendErr, unix.EAGAIN)
+			}
+		}
 	})
 	return errors.Join(err, sendErr)
 }
 
-// receiveConnections passes on the connections that the service hands over, until it closes its end of the control socket.
-func receiveConnections(control *os.File, to chan<- int) {
+// listen passes on what is said on a control socket, until its other end is closed.
+func listen(control *os.File, to chan<- message) {
 	defer close(to)
 	raw, err := control.SyscallConn()
 	if err != nil {
@@ -60,9 +80,13 @@ func receiveConnections(control *os.File, to chan<- int) {
 		if err != nil || recvErr != nil || n == 0 {
 			return
 		}
-		if fd, err := connectionOf(oob[:oobn]); err == nil {
-			to <- fd
+		m := message{buf[0], -1}
+		if m.word == wordGive {
+			if m.conn, err = connectionOf(oob[:oobn]); err != nil {
+				return
+			}
 		}
+		to <- m
 	}
 }
 
@@ -78,33 +102,6 @@ func connectionOf(oob []byte) (int, error) {
 	return fds[0], nil
 }
 
-// listenIdle waits for the worker to say that it is idle, again and again, until it has closed its end.
-func (w *launched) listenIdle() {
-	buf := make([]byte, 1)
-	for {
-		n, err := w.control.Read(buf)
-		switch {
-		case n == 1:
-			w.idle <- struct{}{}
-		case err != nil && !errors.Is(err, syscall.EINTR) || n == 0:
-			return
-		}
-	}
-}
-
-// takeIdle returns a worker that waits, nil where there is none.
-func (r *running) takeIdle() *launched {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if len(r.waiting) == 0 {
-		return nil
-	}
-	last := len(r.waiting) - 1
-	w := r.waiting[last]
-	r.waiting = r.waiting[:last]
-	return w
-}
-
 // startAhead starts a worker for the next client of root's, where none waits for it and there are not so many that one of them
 // will soon. Whoever calls it is counted in workers.
 func (r *running) startAhead() {
@@ -112,63 +109,113 @@ func (r *running) startAhead() {
 	defer r.mu.Unlock()
 	roots := 0
 	for w := range r.controls {
-		if w.idle != nil {
+		if w.says != nil {
 			roots++
 		}
 	}
-	if len(r.waiting) > 0 || roots >= r.MaxIdle || r.starting || r.draining {
+	if len(r.waiting) > 0 || roots >= r.maxWaiting() || r.starting || r.draining {
 		return
+	}
+	select {
+	case r.slots <- struct{}{}:
+	default:
+		return // there are as many as may be
 	}
 	r.starting = true
 	r.workers.Go(func() {
+		defer func() { <-r.slots }()
 		w, err := r.start(nil)
 		if err != nil {
 			r.log("no worker ahead of the next client: %v", err) // it will be told why itself, if it is so still
-		} else if !r.keep(w) {
-			w.control.Close()
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.starting = false
+			return
 		}
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.starting = false
+		tell(w.control, wordGo, -1) // one that does not hear it has ended
+		r.see(w)
 	})
 }
 
-// await waits until a worker has done with its client. One that is idle is kept, unless there are enough.
-func (r *running) await(w *launched) {
-	select {
-	case <-w.idle:
-		if !r.keep(w) {
+// maxWaiting is how many workers may wait for clients. Each is counted as if it had one, so one at least is left for others.
+func (r *running) maxWaiting() int { return min(r.MaxIdle, cap(r.slots)-1) }
+
+// see sees a worker of root's to its end.
+func (r *running) see(w *launched) {
+	for m := range w.says {
+		switch m.word {
+		case wordWaits:
+			if !r.keep(w) || tell(w.control, wordGo, -1) != nil {
+				w.control.Close()
+			}
+		case wordBusy:
+			r.forget(w)
+			r.startAhead()
+		case wordGive:
+			conn := os.NewFile(uintptr(m.conn), "connection")
+			select {
+			case r.slots <- struct{}{}:
+				r.workers.Add(1)
+				go r.serve(conn)
+				if tell(w.control, wordGo, -1) == nil {
+					continue
+				}
+			default: // there is no room for both
+				r.workers.Go(func() { r.take(conn) })
+			}
 			w.control.Close()
-			<-w.ended
 		}
-	case <-w.ended:
+	}
+	r.forget(w)
+	<-w.ended
+	if err := r.listener.yield(); err != nil { // it may have left a connection
+		r.log("%v", err)
+	}
+	if !w.failed { // else others would, too, one after the other; the next client has one started
+		r.startAhead()
 	}
 }
 
+// keep counts a worker among those that wait, unless there are enough.
 func (r *running) keep(w *launched) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.draining || len(r.waiting) >= r.MaxIdle || !r.controls[w] {
+	r.isStarted(w)
+	if r.draining || !r.waiting[w] && len(r.waiting) >= r.maxWaiting() || !r.controls[w] {
 		return false
 	}
-	r.waiting = append(r.waiting, w)
+	r.waiting[w] = true
+	if err := r.listener.yield(); err != nil {
+		r.log("%v", err)
+		return false
+	}
 	return true
 }
 
-// attend sees a worker to its end.
+// forget counts a worker no more among those that wait.
+func (r *running) forget(w *launched) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.isStarted(w)
+	delete(r.waiting, w)
+}
+
+// isStarted notes that a worker is not being started any more.
+func (r *running) isStarted(w *launched) {
+	if w.ahead {
+		w.ahead, r.starting = false, false
+	}
+}
+
+// attend waits for a worker's end.
 func (r *running) attend(w *launched) {
 	defer r.workers.Done()
 	r.copyLog(w)
 	state, err := w.process.Wait()
 	r.mu.Lock()
 	delete(r.controls, w)
-	for i, other := range r.waiting {
-		if other == w {
-			r.waiting = append(r.waiting[:i], r.waiting[i+1:]...)
-			break
-		}
-	}
 	r.mu.Unlock()
+	w.failed = err == nil && !state.Success()
 	close(w.ended)
 	w.control.Close()
 	switch {

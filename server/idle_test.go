@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -16,32 +19,41 @@ import (
 	"stasis.example/internal/testkit"
 )
 
-// idler is a worker that answers every request with who it is, and says each time that it is idle.
+// idler is a worker that answers every request with who it is, and says each time that it has a client and that it waits for
+// another.
 func idler() error {
-	if err := unix.SetNonblock(workerControl, true); err != nil {
+	w, ctx, err := newWorker(context.Background(), allRules())
+	if err != nil {
 		return err
 	}
-	control := os.NewFile(workerControl, "control")
-	next := make(chan int, 1)
-	go receiveConnections(control, next)
-	for conn := range next {
+	defer w.close()
+	return w.run(func(conn int, c *client) (bool, error) {
+		w.busy()
+		if c != nil {
+			defer c.close()
+		}
 		p, err := newPackets(conn)
 		if err != nil {
-			return err
+			return false, err
 		}
-		if _, err := p.next(context.Background()); err != nil {
-			return err
+		defer p.close()
+		if _, err := p.next(ctx); err != nil {
+			return false, err
 		}
 		who := fmt.Sprintf("%d of uid %d", os.Getpid(), os.Getuid())
-		if err := p.send(&rpc.Resp{Type: rpc.ReqVersion, Success: true, Version: &rpc.Version{MajorNumber: 1, Name: &who}}, nil); err != nil {
-			return err
+		if os.Getuid() != 0 && isListening(workerListen) {
+			who = "somebody who has the service's socket"
 		}
-		p.close()
-		if err := sayIdle(control); err != nil {
-			return nil
+		resp := &rpc.Resp{Type: rpc.ReqVersion, Success: true, Version: &rpc.Version{MajorNumber: 1, Name: &who}}
+		if err := p.send(resp, nil); err != nil {
+			return false, err
 		}
-	}
-	return nil
+		if w.waiter == nil { // it has no say
+			tell(w.control, wordWaits, -1)
+			tell(w.control, wordGive, int(os.Stdin.Fd()))
+		}
+		return true, nil
+	})
 }
 
 // who asks a service whose workers are idlers which of them answers.
@@ -97,7 +109,7 @@ func TestWorkersStartedAhead(t *testing.T) {
 	var first []int
 	testkit.WaitFor(t, "a worker before there is a client", func() bool {
 		first = workers()
-		return len(first) == 1
+		return len(first) == 1 && waitsForClients(first[0])
 	})
 	if user := s.who(mallory); strings.HasPrefix(user, fmt.Sprint(first[0], " ")) {
 		t.Errorf("the worker that was there, %d, served a user: %s", first[0], user)
@@ -120,6 +132,111 @@ func TestWorkersStartedAhead(t *testing.T) {
 	s.ended <- <-s.ended
 	if left := workers(); len(left) > 0 {
 		t.Errorf("the service has ended, and these workers are there: %v", left)
+	}
+}
+
+// A worker that waits and is stopped costs no client anything: others are woken.
+func TestWorkerAheadThatIsStopped(t *testing.T) {
+	testkit.Need(t, testkit.Root)
+	s := startServer(t, builtin, "", func(s *Server) { s.MaxIdle = 2 })
+	var workers []int
+	testkit.WaitFor(t, "a worker to wait", func() bool {
+		workers = childrenCalled(wordWorker)
+		return len(workers) == 1 && waitsForClients(workers[0])
+	})
+	if err := unix.Kill(workers[0], unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Kill(workers[0], unix.SIGCONT)
+	testkit.WaitFor(t, "it to be stopped", func() bool { return stateOf(workers[0]) == "T" })
+	for range 5 {
+		if _, err := criu.New(&criu.Service{Path: s.socket}).Version(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func stateOf(pid int) string {
+	text, err := os.ReadFile(procPath(pid, "stat"))
+	if err != nil {
+		return ""
+	}
+	_, rest, _ := strings.Cut(string(text), ") ")
+	state, _, _ := strings.Cut(rest, " ")
+	return state
+}
+
+// waitsForClients reports whether a worker has come as far as to wait on the service's socket.
+func waitsForClients(pid int) bool {
+	tasks, _ := filepath.Glob(procPath(pid, "task/*/syscall"))
+	for _, task := range tasks {
+		text, err := os.ReadFile(task)
+		var call, epoll int
+		if err != nil {
+			continue
+		}
+		if n, _ := fmt.Sscanf(string(text), "%d %v", &call, &epoll); n == 2 {
+			info, err := os.ReadFile(procPath(pid, "fdinfo/"+strconv.Itoa(epoll)))
+			if err == nil && strings.Contains(string(info), fmt.Sprintf("tfd:%9d ", workerListen)) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// When the service ends, nobody has its socket any more, whatever its workers still do: who connects is not left waiting.
+func TestSocketIsClosedByWorkers(t *testing.T) {
+	testkit.Need(t, testkit.Root, testkit.VictimProgram("counter"))
+	s := startServer(t, builtin, "", func(s *Server) { s.MaxIdle = 2 })
+	link := s.socket + "-link" // which stays when the service removes its name
+	if err := os.Link(s.socket, link); err != nil {
+		t.Fatal(err)
+	}
+	v := testkit.StartVictim(t, "counter")
+	client := criu.New(&criu.Service{Path: s.socket})
+	if _, err := client.Version(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	_, err := client.Dump(t.Context(), criu.DumpOptions{PID: v.Pid, ImagesDir: t.TempDir(), LeaveRunning: true, Notify: onceFrozen(func() {
+		s.stop()
+		testkit.WaitFor(t, "the socket to be closed by all", func() bool {
+			_, err := criu.New(&criu.Service{Path: link}).Version(t.Context())
+			return errors.Is(err, unix.ECONNREFUSED)
+		})
+	})})
+	if err != nil {
+		t.Errorf("the dump that was running: %v", err)
+	}
+	v.MustVerify()
+}
+
+// Workers that wait count as connections: there are never more than may be, and yet everybody is served.
+func TestWorkersAheadAreCounted(t *testing.T) {
+	testkit.Need(t, testkit.Root)
+	for _, most := range []int{1, 2, 3} {
+		t.Run(fmt.Sprint(most), func(t *testing.T) {
+			s := startServer(t, builtin, "", func(s *Server) { s.MaxIdle, s.MaxWorkers = 2, most })
+			var clients sync.WaitGroup
+			for n := range 8 {
+				uid := uint32(n % 2 * mallory)
+				clients.Go(func() {
+					for range 3 {
+						resp, err := s.ask(attack{Type: rpc.ReqVersion}, uid)
+						if err != nil || !resp.Success {
+							t.Errorf("uid %d: %+v, %v", uid, resp, err)
+						}
+						// At once are those that are there still when all have been found.
+						there := childrenCalled(wordWorker)
+						there = slices.DeleteFunc(there, func(pid int) bool { return strings.Contains("ZX", stateOf(pid)) })
+						if len(there) > most {
+							t.Errorf("there are %d workers", len(there))
+						}
+					}
+				})
+			}
+			clients.Wait()
+		})
 	}
 }
 

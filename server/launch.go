@@ -20,9 +20,11 @@ type Command struct {
 	Env  []string // of the workers of trusted clients, and none of other clients' workers but PATH
 }
 
-// workerControl is a worker's descriptor beside its standard ones: a socket, on which the service hands over the client's
-// connection. Its other end closes when the worker is to end after what it is doing.
-const workerControl = 3
+// Descriptors of a worker beside its standard ones.
+const (
+	workerControl = 3 // the control socket
+	workerListen  = 4 // of root's workers that may wait for their clients: the socket on which they come
+)
 
 // trustVariable tells a worker that its clients are root, as the service has found. No worker finds so by itself: to one that
 // has become a client, that client would look like a process of the service's own user.
@@ -34,17 +36,19 @@ const safePath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 // A launched worker.
 type launched struct {
 	process *os.Process
-	control *os.File      // hands over connections; closing it asks the worker to end after what it is doing
-	log     *os.File      // what it says
-	idle    chan struct{} // it has said that it waits for the next client; nil for one that is not asked
+	control *os.File
+	log     *os.File      // what it says for the log
+	says    chan message  // what it says on the control socket; nil for one that has nothing to say there
 	ended   chan struct{} // closed
+	failed  bool          // once it has ended
+	ahead   bool          // it is being started ahead of its client
 }
 
 // launch starts the worker for a client, or, for none, one for trusted clients that are yet to come. A worker for a client
 // that is not trusted is the client from its first instruction on: its ids and groups are set between fork and exec, its
 // capabilities are at most CAP_CHECKPOINT_RESTORE, it is in the client's cgroup, and its bounding set, no_new_privs and login
 // uid are the client's.
-func (s *Server) launch(c *client, r rules) (*launched, error) {
+func (r *running) launch(c *client) (*launched, error) {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
@@ -61,23 +65,26 @@ func (s *Server) launch(c *client, r rules) (*launched, error) {
 		return nil, err
 	}
 	defer logW.Close()
-	path := s.Worker.Path
+	path := r.Worker.Path
 	if path == "" {
 		path = "/proc/self/exe"
 	}
 	attr := &os.ProcAttr{
-		Dir: "/", Env: s.Worker.Env,
+		Dir: "/", Env: r.Worker.Env,
 		Files: []*os.File{null, null, logW, theirs},
 		// A session of its own, so that a terminal's signals to the service do not end a dump halfway.
 		Sys: &syscall.SysProcAttr{Setsid: true},
 	}
 	forRoot := c == nil || c.trust == trusted
-	become := !forRoot && r.become
+	become := !forRoot && r.rules.become
 	if forRoot {
 		attr.Env = append(slices.Clone(attr.Env), trustVariable+"="+trusted.String())
+		if r.maxWaiting() > 0 {
+			attr.Files = append(attr.Files, r.listener.File())
+		}
 	}
 	if become {
-		cgroup, err := s.becomeClient(attr, c, r)
+		cgroup, err := r.becomeClient(attr, c, r.rules)
 		if err != nil {
 			return nil, errors.Join(err, closeBoth(control, logR))
 		}
@@ -85,14 +92,14 @@ func (s *Server) launch(c *client, r rules) (*launched, error) {
 			defer cgroup.Close()
 		}
 	}
-	process, err := startAs(path, s.Worker.Args, attr, c, become, r.confine)
+	process, err := startAs(path, r.Worker.Args, attr, c, become, r.rules.confine)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot start a worker process: %w", err), closeBoth(control, logR))
 	}
-	w := &launched{process: process, control: control, log: logR, ended: make(chan struct{})}
+	w := &launched{process: process, control: control, log: logR, ended: make(chan struct{}), ahead: c == nil}
 	if forRoot {
-		// A worker that is somebody else's could say that it is idle, too, and would be given root's connections.
-		w.idle = make(chan struct{}, 1)
+		// A worker that is somebody else's has no socket to wait on, and nothing to say that would be heeded.
+		w.says = make(chan message)
 	}
 	return w, nil
 }

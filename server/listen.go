@@ -1,6 +1,7 @@
 package server
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,7 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -32,13 +33,19 @@ type Address struct {
 // Listener is a socket that connections come in on.
 type Listener struct {
 	file *os.File
-	raw  syscall.RawConn
 	path string // to be removed; "" for a socket that somebody else has made
 	dev  uint64
 	ino  uint64
 
-	once sync.Once
-	err  error
+	mu      sync.Mutex
+	waiter  *waiter // from the first accept to Close
+	wake    int     // an eventfd, which ends a wait
+	stopped bool    // nothing is to be accepted any more
+
+	accepting sync.Mutex // held by accept
+	unname    sync.Once
+	once      sync.Once
+	err       error
 }
 
 // Listen makes the socket. One that is there already is replaced if nobody listens on it any more, and refused if
@@ -149,26 +156,72 @@ func removeStale(dir *os.File, path string) error {
 	case info.Mode().Type() != fs.ModeSocket:
 		return fmt.Errorf("it is there already and is no socket: %w", unix.EEXIST)
 	}
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return os.NewSyscallError("socket", err)
-	}
-	defer unix.Close(fd)
-	err = unix.Connect(fd, &unix.SockaddrUnix{Name: socketName(dir, path)})
-	if !errors.Is(err, unix.ECONNREFUSED) {
-		if err == nil || errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EPROTOTYPE) {
+	for began := time.Now(); ; {
+		switch lives, err := listens(socketName(dir, path)); {
+		case errors.Is(err, errDying) && time.Since(began) < dyingPatience:
+		case err != nil:
+			return err
+		case lives:
 			return fmt.Errorf("a service listens there already: %w", unix.EADDRINUSE)
+		default:
+			if err := os.Remove(path); !errors.Is(err, os.ErrNotExist) {
+				return err
+			}
+			return nil
 		}
-		return fmt.Errorf("cannot tell whether a service listens there: %w", os.NewSyscallError("connect", err))
 	}
-	return os.Remove(path)
 }
 
-// adopt makes fd the listener's socket.
-func (l *Listener) adopt(fd int) (err error) {
+const (
+	// dyingPatience is how long the workers of a service that was killed may take to find out: until then they have its socket.
+	dyingPatience = 2 * time.Second
+	// probePatience is how long it takes to be sure that a service lives: none closes a conversation as soon as that.
+	probePatience = 100 * time.Millisecond
+)
+
+// errDying is what listens says of a service that is about to be gone.
+var errDying = fmt.Errorf("the service that listens there is ending: %w", unix.EADDRINUSE)
+
+// listens reports whether somebody takes connections on a socket.
+func listens(name string) (bool, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return false, os.NewSyscallError("socket", err)
+	}
+	defer unix.Close(fd)
+	err = unix.Connect(fd, &unix.SockaddrUnix{Name: name})
+	switch {
+	case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.ENOENT):
+		return false, nil
+	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EPROTOTYPE):
+		return true, nil
+	case err != nil:
+		return false, fmt.Errorf("cannot tell whether a service listens there: %w", os.NewSyscallError("connect", err))
+	}
+	patience := probePatience
+	if by, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil && errors.Is(unix.Kill(int(by.Pid), 0), unix.ESRCH) {
+		patience = dyingPatience // who has called listen(2) is no more
+	}
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}, int(patience.Milliseconds()))
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err == nil && n > 0:
+			return false, errDying
+		default:
+			return true, nil
+		}
+	}
+}
+
+// adopt makes fd the listener's socket. The runtime's poller is kept from it: it would be woken for each connection that a
+// worker takes.
+func (l *Listener) adopt(fd int) error {
+	if err := unix.SetNonblock(fd, false); err != nil {
+		return os.NewSyscallError("fcntl", err)
+	}
 	l.file = os.NewFile(uintptr(fd), "service socket")
-	l.raw, err = l.file.SyscallConn()
-	return err
+	return os.NewSyscallError("fcntl", unix.SetNonblock(fd, true))
 }
 
 // Inherited returns the socket that a service manager passes to this process (sd_listen_fds(3)), nil if there is none.
@@ -213,9 +266,6 @@ func FromFD(fd int) (*Listener, error) {
 		return nil, fmt.Errorf("descriptor %d is not a unix socket of type SOCK_SEQPACKET that listens (ListenSequentialPacket= in systemd, with Accept=no)", fd)
 	}
 	unix.CloseOnExec(fd)
-	if err := unix.SetNonblock(fd, true); err != nil {
-		return nil, os.NewSyscallError("fcntl", err)
-	}
 	l := &Listener{}
 	return l, l.adopt(fd)
 }
@@ -237,42 +287,94 @@ func (l *Listener) Own(path string) error {
 		return &os.PathError{Op: "stat", Path: path, Err: err}
 	}
 	path, err := filepath.Abs(path)
+	if err != nil {
+		return err
+	}
 	l.path, l.dev, l.ino = path, st.Dev, st.Ino
-	return err
+	// Once more: from now on the kernel says that the socket is this process's.
+	return os.NewSyscallError("listen", unix.Listen(int(l.file.Fd()), backlog))
 }
 
-// accept waits for a connection.
+// accept waits for a connection that no worker waits for.
 func (l *Listener) accept() (*os.File, error) {
-	var conn int
-	var acceptErr error
-	err := l.raw.Read(func(fd uintptr) bool {
-		for {
-			conn, _, acceptErr = unix.Accept4(int(fd), unix.SOCK_CLOEXEC)
-			if !errors.Is(acceptErr, unix.EINTR) && !errors.Is(acceptErr, unix.ECONNABORTED) {
-				return !errors.Is(acceptErr, unix.EAGAIN)
-			}
-		}
-	})
+	l.accepting.Lock()
+	defer l.accepting.Unlock()
+	w, err := l.waits()
 	if err != nil {
 		return nil, err
 	}
-	if acceptErr != nil {
-		return nil, os.NewSyscallError("accept", acceptErr)
+	conn, err := w.accept()
+	if errors.Is(err, errNoMore) {
+		return nil, os.ErrClosed
+	}
+	if err != nil {
+		return nil, err
 	}
 	return os.NewFile(uintptr(conn), "connection"), nil
 }
 
-// stop removes the name, so that nobody connects any more, and wakes accept.
-func (l *Listener) stop() { l.Close() }
+func (l *Listener) waits() (*waiter, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.stopped {
+		return nil, os.ErrClosed
+	}
+	if l.waiter != nil {
+		return l.waiter, nil
+	}
+	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return nil, os.NewSyscallError("eventfd", err)
+	}
+	w, err := newWaiter(int(l.file.Fd()), wake, unix.EPOLLIN)
+	if err != nil {
+		unix.Close(wake)
+		return nil, err
+	}
+	l.waiter, l.wake = w, wake
+	return w, nil
+}
 
-// Close closes the socket and removes its name, if it still is this socket's. Close may be called more than once.
-func (l *Listener) Close() error {
-	l.once.Do(func() {
+// yield lets others that wait on the socket have the connections: this process is woken when none of them waits.
+func (l *Listener) yield() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.waiter == nil || l.stopped {
+		return nil
+	}
+	return l.waiter.last()
+}
+
+// stop removes the name, so that nobody connects any more, and ends accept.
+func (l *Listener) stop() {
+	l.unname.Do(func() {
 		if l.path != "" {
 			var st unix.Stat_t
 			if unix.Lstat(l.path, &st) == nil && st.Dev == l.dev && st.Ino == l.ino {
 				l.err = os.Remove(l.path)
 			}
+		}
+	})
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.stopped = true
+	if l.waiter != nil {
+		unix.Write(l.wake, binary.NativeEndian.AppendUint64(nil, 1))
+	}
+}
+
+// Close closes the socket and removes its name, if it still is this socket's. Close may be called more than once.
+func (l *Listener) Close() error {
+	l.once.Do(func() {
+		l.stop()
+		l.accepting.Lock()
+		defer l.accepting.Unlock()
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.waiter != nil {
+			l.waiter.close()
+			unix.Close(l.wake)
+			l.waiter = nil
 		}
 		l.err = errors.Join(l.err, l.file.Close())
 	})

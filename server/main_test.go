@@ -59,11 +59,21 @@ func TestMain(m *testing.M) {
 			}
 			os.Exit(report(h.run()))
 		case wordConnect:
-			os.Exit(report(unix.Connect(3, &unix.SockaddrUnix{Name: os.Args[2]})))
+			os.Exit(report(connectAndWait(os.Args[2])))
 		}
 	}
 	criutest.ServeSwrk()
 	testkit.Main(m)
+}
+
+// connectAndWait connects an inherited socket and stays until standard input ends.
+func connectAndWait(path string) error {
+	if err := unix.Connect(3, &unix.SockaddrUnix{Name: path}); err != nil {
+		return err
+	}
+	fmt.Println("connected")
+	_, err := io.Copy(io.Discard, os.Stdin)
+	return err
 }
 
 func report(err error) int {

@@ -29,6 +29,8 @@ type packets struct {
 	raw  syscall.RawConn
 	in   []byte // reused: what is decoded from it is copied
 	out  []byte
+	// waits is called when there is no request yet; nil is nobody.
+	waits func()
 }
 
 // newPackets takes over a connected SOCK_SEQPACKET socket.
@@ -73,7 +75,13 @@ func (p *packets) peek(ctx context.Context) (*rpc.Req, error) {
 	var recvErr error
 	err := p.raw.Read(func(fd uintptr) bool {
 		n, recvErr = p.look(int(fd))
-		return !errors.Is(recvErr, unix.EAGAIN)
+		if !errors.Is(recvErr, unix.EAGAIN) {
+			return true
+		}
+		if p.waits != nil {
+			p.waits()
+		}
+		return false
 	})
 	switch {
 	case err != nil && ctx.Err() != nil:

@@ -73,6 +73,8 @@ func joinLine(list []error) error {
 // keepsOpen reports whether CRIU stays on the conversation after such a request when it is asked to.
 func keepsOpen(t rpc.ReqType) bool {
 	switch t {
+	case rpc.ReqPreDump: // by itself: for the next round
+		return true
 	case rpc.ReqPageServer, rpc.ReqPageServerChild, rpc.ReqCPUInfoDump, rpc.ReqCPUInfoCheck, rpc.ReqFeatureCheck, rpc.ReqVersion:
 		return true
 	}
@@ -111,6 +113,9 @@ func (c *client) checkOptions(o *rpc.Opts, r rules) (problems []error) {
 	}
 	if len(o.Unknown) > 0 && c.trust == untrusted && r.table {
 		problems = append(problems, errors.New("an option that this version does not know may only be set by root"))
+	}
+	if o.LogFile != nil && *o.LogFile == "" {
+		o.LogFile = nil // as if it were not set
 	}
 	if r.logFile && o.LogFile != nil && !plainName(*o.LogFile) {
 		problems = append(problems, fmt.Errorf("log_file %q is not the name of a file in the work directory", *o.LogFile))

@@ -41,7 +41,8 @@ type Server struct {
 	// MaxPerUser bounds how many of them may be one user's, root aside, DefaultMaxPerUser if zero; more are refused.
 	MaxPerUser int
 	// MaxIdle is how many workers wait for clients of root's, which then need not wait for a process to start: one at least is
-	// started ahead, and those that have served such a client are kept. With none each connection has a process that is new.
+	// started ahead, and those that have served such a client are kept. They count as connections, and are fewer than MaxWorkers.
+	// With none each connection has a process that is new.
 	MaxIdle int
 	// Log takes what an administrator should know, one line; nil discards it.
 	Log func(format string, args ...any)
@@ -52,15 +53,17 @@ type Server struct {
 // running is the state of a Server while it serves.
 type running struct {
 	*Server
-	rules rules
-	self  *self
-	slots chan struct{}
+	rules    rules
+	self     *self
+	slots    chan struct{} // one for each worker, and each connection that has none yet
+	listener *Listener
+	ending   <-chan struct{}
 
 	mu       sync.Mutex
 	perUser  map[uint32]int
 	controls map[*launched]bool
-	waiting  []*launched // idle workers
-	starting bool        // another of them
+	waiting  map[*launched]bool // for clients of root's
+	starting bool               // another of them
 	draining bool
 	workers  sync.WaitGroup
 }
@@ -68,7 +71,7 @@ type running struct {
 // Serve accepts connections until ctx ends, and closes l. It returns when the last worker has done what it was doing: a
 // dump or restore that runs is never broken off. An idle conversation is closed.
 func (s *Server) Serve(ctx context.Context, l *Listener) error {
-	r := &running{Server: s, perUser: map[uint32]int{}, controls: map[*launched]bool{}}
+	r := &running{Server: s, listener: l, ending: ctx.Done(), perUser: map[uint32]int{}, controls: map[*launched]bool{}, waiting: map[*launched]bool{}}
 	r.rules = allRules()
 	if s.rules != nil {
 		r.rules = *s.rules
@@ -79,7 +82,7 @@ func (s *Server) Serve(ctx context.Context, l *Listener) error {
 	}
 	r.self = own
 	r.slots = make(chan struct{}, or(s.MaxWorkers, DefaultMaxWorkers))
-	stop := context.AfterFunc(ctx, func() { l.stop() })
+	stop := context.AfterFunc(ctx, l.stop)
 	defer stop()
 	r.startAhead()
 	err = r.accept(ctx, l)
@@ -107,24 +110,17 @@ func (r *running) log(format string, args ...any) {
 
 func (r *running) accept(ctx context.Context, l *Listener) error {
 	for pause := time.Millisecond; ; {
-		select {
-		case r.slots <- struct{}{}:
-		case <-ctx.Done():
-			return nil
-		}
 		conn, err := l.accept()
 		switch {
 		case err == nil:
 			pause = time.Millisecond
-			r.workers.Add(1)
-			go r.serve(conn)
+			r.take(conn)
 			continue
 		case ctx.Err() != nil, errors.Is(err, os.ErrClosed):
 			return nil
 		case !errors.Is(err, unix.EMFILE) && !errors.Is(err, unix.ENFILE) && !errors.Is(err, unix.ENOMEM) && !errors.Is(err, unix.ENOBUFS):
 			return err
 		}
-		<-r.slots
 		r.log("cannot accept a connection: %v", err)
 		// There is nothing to wait for but that others give back what there is too little of.
 		select {
@@ -133,6 +129,17 @@ func (r *running) accept(ctx context.Context, l *Listener) error {
 		case <-ctx.Done():
 			return nil
 		}
+	}
+}
+
+// take has a connection served when there is room for it. Until then whoever has accepted it accepts no other.
+func (r *running) take(conn *os.File) {
+	select {
+	case r.slots <- struct{}{}:
+		r.workers.Add(1)
+		go r.serve(conn)
+	case <-r.ending:
+		conn.Close()
 	}
 }
 
@@ -153,33 +160,38 @@ func (r *running) serve(conn *os.File) {
 	}
 	defer r.leave(c)
 	w, err := r.worker(conn, c)
+	if err != nil && r.isEnding() {
+		return
+	}
 	if err != nil {
 		r.refuse(conn, refusal(unix.EAGAIN, "%w", err))
 		return
 	}
 	conn.Close()
-	r.await(w)
-	if c.trust == trusted {
-		r.startAhead()
+	if w.says == nil {
+		<-w.ended
+		return
+	}
+	r.startAhead()
+	r.see(w)
+}
+
+func (r *running) isEnding() bool {
+	select {
+	case <-r.ending:
+		return true
+	default:
+		return false
 	}
 }
 
-// worker returns a worker that has the connection: one that is idle, or a new one.
+// worker returns a new worker that has the connection.
 func (r *running) worker(conn *os.File, c *client) (*launched, error) {
-	if c.trust == trusted {
-		defer r.startAhead()
-		for w := r.takeIdle(); w != nil; w = r.takeIdle() {
-			if w.handOver(conn) == nil {
-				return w, nil
-			}
-			w.control.Close() // it is gone
-		}
-	}
 	w, err := r.start(c)
 	if err != nil {
 		return nil, err
 	}
-	if err := w.handOver(conn); err != nil {
+	if err := tell(w.control, wordGive, int(conn.Fd())); err != nil {
 		w.control.Close()
 		return nil, fmt.Errorf("a worker process did not take the connection: %w", err)
 	}
@@ -188,14 +200,14 @@ func (r *running) worker(conn *os.File, c *client) (*launched, error) {
 
 // start starts a worker for a client, or for none yet.
 func (r *running) start(c *client) (*launched, error) {
-	w, err := r.launch(c, r.rules)
+	w, err := r.launch(c)
 	if err != nil {
 		return nil, err
 	}
 	r.register(w)
 	r.workers.Add(1)
-	if w.idle != nil {
-		go w.listenIdle()
+	if w.says != nil {
+		go listen(w.control, w.says)
 	}
 	go r.attend(w)
 	return w, nil

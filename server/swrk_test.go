@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 
 	gocriu "github.com/checkpoint-restore/go-criu/v8"
@@ -89,13 +92,35 @@ func goCRIUClient(t *testing.T, transport string) {
 	if err != nil || version < 30000 {
 		t.Fatalf("version %d, %v", version, err)
 	}
+	features, err := c.FeatureCheck(&gorpc.CriuFeatures{MemTrack: new(true), LazyPages: new(true)})
+	if err != nil || features.MemTrack == nil || features.LazyPages == nil {
+		t.Errorf("features %v, %v", features, err)
+	}
 	v := testkit.StartVictim(t, "counter")
-	dir, err := os.Open(t.TempDir())
-	if err != nil {
+	base := t.TempDir()
+	parent := (*string)(nil)
+	for n := range 2 {
+		name := strconv.Itoa(n)
+		if err := os.Mkdir(filepath.Join(base, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		round := openDir(t, filepath.Join(base, name))
+		noted := &noter{}
+		err := c.PreDump(&gorpc.CriuOpts{Pid: new(int32(v.Pid)), ImagesDirFd: new(int32(round.Fd())), TrackMem: new(true), ParentImg: parent}, noted)
+		switch {
+		case roundsOf(transport) == "refused" && (err == nil || !strings.Contains(err.Error(), "PRE_DUMP")):
+			t.Errorf("a pre-dump by the built-in engine: %v, want a refusal by name", err)
+		case roundsOf(transport) == "done" && (err != nil || !noted.preDumped):
+			t.Errorf("round %d: %v, %+v", n, err, noted)
+		case roundsOf(transport) == "done":
+			parent = new("../" + name)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(base, "last"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	defer dir.Close()
-	opts := &gorpc.CriuOpts{Pid: new(int32(v.Pid)), ImagesDirFd: new(int32(dir.Fd())), LogFile: new("dump.log")}
+	dir := openDir(t, filepath.Join(base, "last"))
+	opts := &gorpc.CriuOpts{Pid: new(int32(v.Pid)), ImagesDirFd: new(int32(dir.Fd())), LogFile: new("dump.log"), ParentImg: parent, TrackMem: new(parent != nil)}
 	noted := &noter{}
 	if err := c.Dump(opts, noted); err != nil {
 		t.Fatal(err)
@@ -106,22 +131,49 @@ func goCRIUClient(t *testing.T, transport string) {
 	if _, err := v.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Restore(&gorpc.CriuOpts{ImagesDirFd: new(int32(dir.Fd())), LogFile: new("restore.log")}, noted); err != nil {
+	// As a child of this process, which is the client.
+	if err := c.Restore(&gorpc.CriuOpts{ImagesDirFd: new(int32(dir.Fd())), LogFile: new("restore.log"), RstSibling: new(true)}, noted); err != nil {
 		t.Fatal(err)
 	}
 	if noted.restored != int32(v.Pid) {
 		t.Errorf("restored as %d, want %d", noted.restored, v.Pid)
 	}
 	v.Restored()
+	if got := parentOf(t, v.Pid); got != os.Getpid() {
+		t.Errorf("its parent is %d, not this process, %d", got, os.Getpid())
+	}
+	if transport == builtin {
+		// This client's peer is its own child, and in its tree.
+		err := c.Dump(&gorpc.CriuOpts{ImagesDirFd: new(int32(openDir(t, t.TempDir()).Fd()))}, nil)
+		if err == nil || !strings.Contains(err.Error(), "in its tree") {
+			t.Errorf("its own dump: %v", err)
+		}
+	}
 	v.MustVerify()
+}
+
+// parentOf is the pid of a process's parent.
+func parentOf(t *testing.T, pid int) int {
+	t.Helper()
+	text, err := os.ReadFile(procPath(pid, "stat"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), ") ")
+	parent, err := strconv.Atoi(strings.Fields(rest)[1]) // after the state
+	if err != nil {
+		t.Fatal(err)
+	}
+	return parent
 }
 
 type noter struct {
 	gocriu.NoNotify
-	dumped   bool
-	restored int32
+	preDumped, dumped bool
+	restored          int32
 }
 
+func (n *noter) PreDump() error              { n.preDumped = true; return nil }
 func (n *noter) PostDump() error             { n.dumped = true; return nil }
 func (n *noter) PostRestore(pid int32) error { n.restored = pid; return nil }
 

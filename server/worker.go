@@ -37,6 +37,7 @@ type Options struct {
 
 	rules *rules // nil is all of them
 	big   func() // called before a request that more than one processor is of use for
+	lasts func() // called when a conversation will last longer than it takes to answer what is there already
 }
 
 // DefaultFirstRequest is how long a client may take, unless told otherwise, between its connect and its first request.
@@ -56,6 +57,9 @@ func (o *Options) setDefaults() {
 	if o.Log == nil {
 		o.Log = func(string, ...any) {}
 	}
+	if o.lasts == nil {
+		o.lasts = func() {}
+	}
 	if o.rules == nil {
 		all := allRules()
 		o.rules = &all
@@ -64,56 +68,173 @@ func (o *Options) setDefaults() {
 
 var errEnding = errors.New("the service is ending")
 
-// Work is what a worker process does: it holds the conversations that its service has accepted and hands it, one after the other,
-// on descriptor 3. It returns when the client has closed one and no other is to come, or the service ends. It is called by the
-// program that [Server.Worker] names.
+// Work is what a worker process does: it holds the conversations that its service hands it on descriptor 3, or that it accepts
+// itself on descriptor 4, one after the other. It returns when the client has closed one and no other is to come, or the service
+// ends. It is called by the program that [Server.Worker] names.
 func Work(ctx context.Context, o Options) error {
 	o.setDefaults()
-	unix.CloseOnExec(workerControl)
-	var ending context.CancelCauseFunc
-	ctx, ending = context.WithCancelCause(ctx)
-	defer ending(nil)
-	if err := unix.SetNonblock(workerControl, true); err != nil {
-		return os.NewSyscallError("fcntl", err)
+	w, ctx, err := newWorker(ctx, *o.rules)
+	if err != nil {
+		return err
 	}
-	control := os.NewFile(workerControl, "control") // non-blocking, so that Close ends the read
-	done, next := make(chan struct{}), make(chan int, 1)
-	defer func() { control.Close(); <-done }()
-	go func() {
-		defer close(done)
-		receiveConnections(control, next) // until the service closes its end, or is gone
-		ending(errEnding)
-	}()
+	defer w.close()
 	all := runtime.GOMAXPROCS(0)
 	o.big = func() { runtime.GOMAXPROCS(all) }
-	for n := 1; ; n++ {
-		// To wake another thread takes longer than to answer a small request.
-		runtime.GOMAXPROCS(1)
-		conn, ok := <-next
-		if !ok {
-			return nil
+	o.lasts = w.busy
+	// To wake another thread takes longer than to answer a small request.
+	runtime.GOMAXPROCS(1)
+	return w.run(func(conn int, c *client) (bool, error) {
+		defer runtime.GOMAXPROCS(1)
+		again, err := work(ctx, conn, c, o)
+		return again && ctx.Err() == nil, err
+	})
+}
+
+// A worker is this process, as one of a service's.
+type worker struct {
+	control *os.File
+	hears   chan message
+	done    chan struct{} // closed when nothing is to be heard any more
+	rules   rules
+	waiter  *waiter // nil in one that only has the client that it was started for
+	self    *self
+	begun   bool // it has been told what it is for
+	told    bool // the service knows that this worker has a client, or is to be told that it waits
+}
+
+// newWorker returns this process as a worker, and a context that ends when the service wants it to.
+func newWorker(ctx context.Context, r rules) (*worker, context.Context, error) {
+	unix.CloseOnExec(workerControl)
+	if err := unix.SetNonblock(workerControl, true); err != nil {
+		return nil, nil, os.NewSyscallError("fcntl", err)
+	}
+	w := &worker{hears: make(chan message, 1), done: make(chan struct{}), rules: r}
+	if os.Getenv(trustVariable) == trusted.String() && isListening(workerListen) {
+		unix.CloseOnExec(workerListen)
+		var err error
+		if w.self, err = lookAtSelf(); err != nil {
+			return nil, nil, err
 		}
-		again, err := work(ctx, conn, o)
-		if err != nil || !again || ctx.Err() != nil || n == maxConversations {
+		if w.waiter, err = newWaiter(workerListen, workerControl, unix.EPOLLRDHUP); err != nil {
+			return nil, nil, err
+		}
+	}
+	w.control = os.NewFile(workerControl, "control") // non-blocking, so that Close ends the read
+	ctx, ending := context.WithCancelCause(ctx)
+	go func() {
+		defer close(w.done)
+		listen(w.control, w.hears) // until the service closes its end, or is gone
+		if w.waiter != nil {
+			w.waiter.leave() // whatever this worker still does: who connects is to find that there is no service
+		}
+		ending(errEnding)
+	}()
+	return w, ctx, nil
+}
+
+func isListening(fd int) bool {
+	listens, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+	return err == nil && listens != 0
+}
+
+func (w *worker) close() {
+	w.control.Close()
+	<-w.done
+}
+
+// run has each client served. The function that serves one reports whether another may be.
+func (w *worker) run(serve func(conn int, c *client) (again bool, err error)) error {
+	for n := 1; ; n++ {
+		conn, c, err := w.next()
+		if err != nil {
 			return err
 		}
-		if err := sayIdle(control); err != nil {
-			return nil // the service is gone
+		if conn < 0 {
+			return nil
+		}
+		again, err := serve(conn, c)
+		if err != nil || !again || w.waiter == nil || n == maxConversations {
+			return err
 		}
 	}
 }
 
-// work holds one conversation. It reports whether the worker is as good as new afterwards.
-func work(ctx context.Context, conn int, o Options) (again bool, err error) {
+// next waits for the next client; the connection is -1 where there is none to come. Of one that the service hands over it does not
+// say who it is.
+func (w *worker) next() (conn int, c *client, err error) {
+	if !w.begun {
+		w.begun, w.told = true, true
+		switch m, ok := <-w.hears; {
+		case !ok:
+			return -1, nil, nil
+		case m.word == wordGive:
+			return m.conn, nil, nil
+		}
+	}
+	if w.told {
+		if !w.ask(wordWaits, -1) {
+			return -1, nil, nil // there are enough without it
+		}
+		w.told = false
+	}
+	for {
+		conn, err := w.waiter.accept()
+		if errors.Is(err, errNoMore) {
+			return -1, nil, nil
+		}
+		if err != nil {
+			return -1, nil, err
+		}
+		c, err := identify(conn, w.rules, w.self)
+		if err == nil && c.trust == trusted {
+			return conn, c, nil
+		}
+		if err == nil {
+			c.close()
+		}
+		// With nothing read of what it says: it is not for this worker, or the service tells it why it is not served.
+		goOn := w.ask(wordGive, conn)
+		unix.Close(conn)
+		if !goOn {
+			return -1, nil, nil
+		}
+	}
+}
+
+// ask tells the service something, and reports whether this worker is to wait for connections.
+func (w *worker) ask(word byte, conn int) bool {
+	if tell(w.control, word, conn) != nil {
+		return false
+	}
+	_, ok := <-w.hears
+	return ok
+}
+
+// busy tells the service that there is one less who waits for clients.
+func (w *worker) busy() {
+	if w.waiter == nil || w.told {
+		return
+	}
+	w.told = true
+	tell(w.control, wordBusy, -1) // where it is gone, this worker finds out elsewhere
+}
+
+// work holds one conversation, with a client of which the worker knows who it is or is still to find out. It reports whether the
+// worker is as good as new afterwards.
+func work(ctx context.Context, conn int, c *client, o Options) (again bool, err error) {
 	front, err := newPackets(conn)
 	if err != nil {
+		if c != nil {
+			c.close()
+		}
 		return false, err
 	}
 	defer front.close()
-	c, err := recognize(conn, *o.rules)
-	if err != nil {
-		front.send(response(0, err), nil)
-		return false, err
+	if c == nil {
+		if c, err = recognize(conn, *o.rules); err != nil {
+			front.send(response(0, err), nil)
+			return false, err
+		}
 	}
 	defer c.close()
 	if (c.trust == trusted || o.rules.become) && uint32(os.Geteuid()) != c.UID {

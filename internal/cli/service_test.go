@@ -165,10 +165,21 @@ func serveWith(t *testing.T, stasis, engine string) {
 			t.Fatal(err)
 		}
 		cmd.Wait()
-		// A worker that was just being started has the socket until then.
+		// Its workers have the socket until they find out.
 		testkit.WaitFor(t, "its workers to end", func() bool { return len(processesOf(t, stasis)) == 0 })
 		if err := version(); !errors.Is(err, criu.ErrConnect) {
 			t.Errorf("a dead service: %v", err)
+		}
+		for range 5 {
+			if err := os.Remove(filepath.Join(dir, "pid")); err != nil {
+				t.Fatal(err)
+			}
+			cmd, ready = start()
+			begin(cmd)
+			check(ready)
+			// The next one need not wait for them.
+			cmd.Process.Kill()
+			cmd.Wait()
 		}
 		if err := os.Remove(filepath.Join(dir, "pid")); err != nil {
 			t.Fatal(err)
@@ -178,6 +189,7 @@ func serveWith(t *testing.T, stasis, engine string) {
 		check(ready)
 		cmd.Process.Signal(syscall.SIGTERM)
 		cmd.Wait()
+		testkit.WaitFor(t, "the workers of those that were killed to end", func() bool { return len(processesOf(t, stasis)) == 0 })
 		gone()
 	})
 }
