@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -21,11 +22,21 @@ const maxFiles = 253
 // packetConn exchanges RPC packets over a connected SOCK_SEQPACKET socket. It waits in the runtime's poller, so that a
 // context can end a wait; nothing is lost then, because a packet is taken from the socket whole or not at all.
 type packetConn struct {
+	// The poller has the socket only when something has to be waited for: to enlist it, and to be woken by way of the poller, takes
+	// longer than a small request.
+	mu     sync.Mutex
+	fd     int // while file is nil
+	name   string
+	closed bool
+
 	file *os.File
 	raw  syscall.RawConn
 	in   []byte // reused: what is decoded from it is copied
 	out  []byte
 	oob  []byte
+
+	// prompt counts those that wait for an answer which may be there at once, with a thread each; nil where none is to be.
+	prompt *atomic.Int32
 
 	// Where the peer is a child of ours: its pidfd, and an epoll instance over that and the socket to wait on. Others
 	// may hold the peer's end of the socket, such as what a restore has made so far: its death alone ends nothing then.
@@ -33,20 +44,52 @@ type packetConn struct {
 	wakeRaw    syscall.RawConn
 }
 
-// newPacketConn takes over fd, which must be in non-blocking mode.
-func newPacketConn(fd int, name string) (*packetConn, error) {
-	file := os.NewFile(uintptr(fd), name)
-	raw, err := file.SyscallConn()
-	if err != nil {
-		file.Close()
-		return nil, err
+const (
+	// soon is how long an answer may take that is waited for with a thread of its own.
+	soon = 2 * time.Millisecond
+	// maxPrompt is how many such threads there may be at once.
+	maxPrompt = 4
+)
+
+// newPacketConn takes over a socket.
+func newPacketConn(fd int, name string) *packetConn { return &packetConn{fd: fd, name: name} }
+
+// early does something with the socket's number where the poller does not have it yet. It reports whether that was so.
+func (c *packetConn) early(do func(fd int)) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.file != nil || c.closed {
+		return false
 	}
-	return &packetConn{file: file, raw: raw}, nil
+	do(c.fd)
+	return true
+}
+
+// enlist gives the socket to the poller.
+func (c *packetConn) enlist() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.file != nil:
+		return nil
+	case c.closed:
+		return os.ErrClosed
+	}
+	if err := unix.SetNonblock(c.fd, true); err != nil {
+		return os.NewSyscallError("fcntl", err)
+	}
+	c.file = os.NewFile(uintptr(c.fd), c.name)
+	var err error
+	c.raw, err = c.file.SyscallConn()
+	return err
 }
 
 // watch makes Recv notice the end of the peer, a child that was not waited for yet. Without pidfds (Linux 5.3) there is
 // the end of the conversation alone.
 func (c *packetConn) watch(pid int) error {
+	if err := c.enlist(); err != nil {
+		return err
+	}
 	fd, err := unix.PidfdOpen(pid, 0)
 	if errors.Is(err, unix.ENOSYS) {
 		return nil
@@ -100,10 +143,19 @@ func (c *packetConn) Close() error {
 			f.Close()
 		}
 	}
-	if err := c.file.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
-		return err
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.file != nil {
+		if err := c.file.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
+			return err
+		}
+		return nil
 	}
-	return nil
+	if c.closed {
+		return nil
+	}
+	c.closed = true
+	return os.NewSyscallError("close", unix.Close(c.fd))
 }
 
 // until lets ctx end what is waiting on the socket. The function that it returns must be called when the wait is over.
@@ -139,20 +191,30 @@ func (c *packetConn) Send(ctx context.Context, req *rpc.Req) error {
 		return &Error{Stage: "send", Kind: ErrTransport, Errno: syscall.EMSGSIZE,
 			Err: fmt.Errorf("the request has %d bytes; at most %d can be sent", len(c.out), rpc.MaxMessage)}
 	}
-	defer c.until(ctx)()
-	var sendErr error
-	err := c.raw.Write(func(fd uintptr) bool {
-		for {
-			sendErr = unix.Sendmsg(int(fd), c.out, nil, nil, unix.MSG_NOSIGNAL)
-			if !errors.Is(sendErr, unix.EINTR) {
-				return !errors.Is(sendErr, unix.EAGAIN)
-			}
-		}
-	})
-	if err = c.ioError(ctx, err, sendErr); err != nil {
+	if err := c.transmit(ctx); err != nil {
 		return &Error{Stage: "send", Kind: ErrTransport, Errno: errnoOf(err), Err: err}
 	}
 	return nil
+}
+
+// transmit sends the packet that is to go out.
+func (c *packetConn) transmit(ctx context.Context) error {
+	var sendErr error
+	try := func(fd int) {
+		_, sendErr = retryEINTR(func() (int, error) { return 0, unix.Sendmsg(fd, c.out, nil, nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT) })
+	}
+	if ctx.Err() == nil && c.early(try) && !errors.Is(sendErr, unix.EAGAIN) {
+		return sendErr
+	}
+	if err := c.enlist(); err != nil {
+		return err
+	}
+	defer c.until(ctx)()
+	err := c.raw.Write(func(fd uintptr) bool {
+		try(int(fd))
+		return !errors.Is(sendErr, unix.EAGAIN)
+	})
+	return c.ioError(ctx, err, sendErr)
 }
 
 // ioError picks the error that matters: the context's, the poller's, the system call's.
@@ -168,10 +230,31 @@ func (c *packetConn) ioError(ctx context.Context, poll, call error) error {
 
 // Recv receives one packet with the descriptors that come along.
 func (c *packetConn) Recv(ctx context.Context) (*Message, error) {
+	n, files, err := c.receive(ctx)
+	if err != nil {
+		kind := ErrTransport
+		if errors.Is(err, errTooLong) {
+			kind = ErrProtocol
+		}
+		return nil, &Error{Stage: "receive", Kind: kind, Errno: errnoOf(err), Err: err}
+	}
+	msg := &Message{Resp: new(rpc.Resp), Files: files}
+	if err := msg.Resp.Decode(c.in[:n]); err != nil {
+		msg.closeFiles()
+		return nil, &Error{Stage: "receive", Kind: ErrTransport, Err: err}
+	}
+	return msg, nil
+}
+
+// receive waits for a packet and takes it from the socket.
+func (c *packetConn) receive(ctx context.Context) (n int, files []*os.File, recvErr error) {
+	if ctx.Err() == nil && c.early(func(fd int) { n, files, recvErr = c.takeSoon(fd) }) && !errors.Is(recvErr, unix.EAGAIN) {
+		return n, files, recvErr
+	}
+	if err := c.enlist(); err != nil {
+		return 0, nil, err
+	}
 	defer c.until(ctx)()
-	var n int
-	var files []*os.File
-	var recvErr error
 	try := func(fd uintptr) bool {
 		n, files, recvErr = c.take(int(fd))
 		if errors.Is(recvErr, unix.EAGAIN) && c.peerGone() {
@@ -193,19 +276,21 @@ func (c *packetConn) Recv(ctx context.Context) (*Message, error) {
 			return done
 		})
 	}
-	if err = c.ioError(ctx, err, recvErr); err != nil {
-		kind := ErrTransport
-		if errors.Is(err, errTooLong) {
-			kind = ErrProtocol
-		}
-		return nil, &Error{Stage: "receive", Kind: kind, Errno: errnoOf(err), Err: err}
+	return n, files, c.ioError(ctx, err, recvErr)
+}
+
+// takeSoon is take, once the socket is readable or was not soon.
+func (c *packetConn) takeSoon(fd int) (n int, files []*os.File, err error) {
+	n, files, err = c.take(fd)
+	if !errors.Is(err, unix.EAGAIN) || c.prompt == nil {
+		return n, files, err
 	}
-	msg := &Message{Resp: new(rpc.Resp), Files: files}
-	if err := msg.Resp.Decode(c.in[:n]); err != nil {
-		msg.closeFiles()
-		return nil, &Error{Stage: "receive", Kind: ErrTransport, Err: err}
+	defer c.prompt.Add(-1)
+	if c.prompt.Add(1) > maxPrompt {
+		return n, files, err
 	}
-	return msg, nil
+	unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(soon.Milliseconds()))
+	return c.take(fd)
 }
 
 var errTooLong = errors.New("the peer's message is too long")
@@ -213,7 +298,7 @@ var errTooLong = errors.New("the peer's message is too long")
 // take is Recv's work once the socket is readable.
 func (c *packetConn) take(fd int) (int, []*os.File, error) {
 	size, err := retryEINTR(func() (int, error) {
-		n, _, err := unix.Recvfrom(fd, nil, unix.MSG_PEEK|unix.MSG_TRUNC)
+		n, _, err := unix.Recvfrom(fd, nil, unix.MSG_PEEK|unix.MSG_TRUNC|unix.MSG_DONTWAIT)
 		return n, err
 	})
 	switch {
@@ -231,7 +316,7 @@ func (c *packetConn) take(fd int) (int, []*os.File, error) {
 	}
 	var oobn, flags int
 	n, err := retryEINTR(func() (n int, err error) {
-		n, oobn, flags, _, err = unix.Recvmsg(fd, c.in, c.oob, unix.MSG_CMSG_CLOEXEC)
+		n, oobn, flags, _, err = unix.Recvmsg(fd, c.in, c.oob, unix.MSG_CMSG_CLOEXEC|unix.MSG_DONTWAIT)
 		return n, err
 	})
 	if err != nil {

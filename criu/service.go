@@ -20,6 +20,8 @@ const DefaultSocket = "criu_service.socket"
 type Service struct {
 	// Path of the socket; DefaultSocket in the current directory if empty.
 	Path string
+
+	prompt atomic.Int32 // see packetConn
 }
 
 func (s *Service) path() string {
@@ -44,10 +46,8 @@ func (s *Service) Open(ctx context.Context, call Call) (Conn, error) {
 		unix.Close(fd)
 		return nil, connectError(s.path(), err)
 	}
-	c, err := newPacketConn(fd, s.path())
-	if err != nil {
-		return nil, connectError(s.path(), err)
-	}
+	c := newPacketConn(fd, s.path())
+	c.prompt = &s.prompt
 	return &socketConn{packetConn: c}, nil
 }
 
@@ -135,11 +135,7 @@ func (t *FD) Open(ctx context.Context, call Call) (Conn, error) {
 		unix.Close(fd)
 		return nil, connectError(t.File.Name(), err)
 	}
-	c, err := newPacketConn(fd, t.File.Name())
-	if err != nil {
-		return nil, connectError(t.File.Name(), err)
-	}
-	return &socketConn{packetConn: c}, nil
+	return &socketConn{packetConn: newPacketConn(fd, t.File.Name())}, nil
 }
 
 func checkSeqpacket(fd int) error {

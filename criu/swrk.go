@@ -127,13 +127,7 @@ func (c *swrkConn) start(s *Swrk, call Call) error {
 	if err := unix.Fstat(pair[1], &st); err == nil {
 		c.inode = st.Ino
 	}
-	if err := unix.SetNonblock(pair[0], true); err != nil {
-		unix.Close(pair[0])
-		return os.NewSyscallError("fcntl", err)
-	}
-	if c.packetConn, err = newPacketConn(pair[0], "rpc socket"); err != nil {
-		return err
-	}
+	c.packetConn = newPacketConn(pair[0], "rpc socket")
 	c.execCmd, c.restores = call.ExecCmd, call.Op == rpc.ReqRestore
 	if s.SysProcAttr == nil || s.SysProcAttr.Cloneflags&unix.CLONE_NEWPID == 0 { // else the numbers mean nothing here
 		c.tree = call.TreePIDs

@@ -70,7 +70,7 @@ func (v *conversation) receive(ctx context.Context) (*rpc.Req, error) {
 		if t, ok := v.Transport.(TakesOver); ok && v.client.checkRequest(req, *v.rules) == nil {
 			v.Log("%v: %v is handed to the peer with the connection", v.client, req.Type)
 			v.lasts()
-			err := t.TakeOver(int(v.front.file.Fd()))
+			err := t.TakeOver(v.front.fd)
 			v.front.drop()
 			v.answer(req.Type, err)
 			return nil, err

@@ -32,10 +32,7 @@ func idler() error {
 		if c != nil {
 			defer c.close()
 		}
-		p, err := newPackets(conn)
-		if err != nil {
-			return false, err
-		}
+		p := newPackets(conn)
 		defer p.close()
 		if _, err := p.next(ctx); err != nil {
 			return false, err

@@ -37,10 +37,9 @@ type Listener struct {
 	dev  uint64
 	ino  uint64
 
-	mu      sync.Mutex
-	waiter  *waiter // from the first accept to Close
-	wake    int     // an eventfd, which ends a wait
-	stopped bool    // nothing is to be accepted any more
+	mu     sync.Mutex
+	waiter *waiter // nil after Close
+	wake   int     // an eventfd: nothing is to be waited for any more
 
 	accepting sync.Mutex // held by accept
 	unname    sync.Once
@@ -216,12 +215,21 @@ func listens(name string) (bool, error) {
 
 // adopt makes fd the listener's socket. The runtime's poller is kept from it: it would be woken for each connection that a
 // worker takes.
-func (l *Listener) adopt(fd int) error {
+func (l *Listener) adopt(fd int) (err error) {
 	if err := unix.SetNonblock(fd, false); err != nil {
 		return os.NewSyscallError("fcntl", err)
 	}
 	l.file = os.NewFile(uintptr(fd), "service socket")
-	return os.NewSyscallError("fcntl", unix.SetNonblock(fd, true))
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return os.NewSyscallError("fcntl", err)
+	}
+	if l.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		return os.NewSyscallError("eventfd", err)
+	}
+	if l.waiter, err = newWaiter(fd, l.wake, unix.EPOLLIN); err != nil {
+		unix.Close(l.wake)
+	}
+	return err
 }
 
 // Inherited returns the socket that a service manager passes to this process (sd_listen_fds(3)), nil if there is none.
@@ -299,9 +307,11 @@ func (l *Listener) Own(path string) error {
 func (l *Listener) accept() (*os.File, error) {
 	l.accepting.Lock()
 	defer l.accepting.Unlock()
-	w, err := l.waits()
-	if err != nil {
-		return nil, err
+	l.mu.Lock()
+	w := l.waiter
+	l.mu.Unlock()
+	if w == nil {
+		return nil, os.ErrClosed
 	}
 	conn, err := w.accept()
 	if errors.Is(err, errNoMore) {
@@ -313,33 +323,11 @@ func (l *Listener) accept() (*os.File, error) {
 	return os.NewFile(uintptr(conn), "connection"), nil
 }
 
-func (l *Listener) waits() (*waiter, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.stopped {
-		return nil, os.ErrClosed
-	}
-	if l.waiter != nil {
-		return l.waiter, nil
-	}
-	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
-	if err != nil {
-		return nil, os.NewSyscallError("eventfd", err)
-	}
-	w, err := newWaiter(int(l.file.Fd()), wake, unix.EPOLLIN)
-	if err != nil {
-		unix.Close(wake)
-		return nil, err
-	}
-	l.waiter, l.wake = w, wake
-	return w, nil
-}
-
 // yield lets others that wait on the socket have the connections: this process is woken when none of them waits.
 func (l *Listener) yield() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.waiter == nil || l.stopped {
+	if l.waiter == nil {
 		return nil
 	}
 	return l.waiter.last()
@@ -357,7 +345,6 @@ func (l *Listener) stop() {
 	})
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.stopped = true
 	if l.waiter != nil {
 		unix.Write(l.wake, binary.NativeEndian.AppendUint64(nil, 1))
 	}

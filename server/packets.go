@@ -25,73 +25,81 @@ var (
 
 // packets is the server's end of a conversation: requests come in, responses go out. One goroutine may use it.
 type packets struct {
+	fd int
+	// The runtime's poller, which to enlist with takes longer than to answer a small request, has it only when there is something
+	// to wait for.
 	file *os.File
 	raw  syscall.RawConn
 	in   []byte // reused: what is decoded from it is copied
 	out  []byte
-	// waits is called when there is no request yet; nil is nobody.
+	// waits is called when the first request is not there, and none has come soon; nil is nobody.
 	waits func()
 }
 
+// soon is how long a client that has connected takes at most to send its request, as a rule.
+const soon = 5 * time.Millisecond
+
 // newPackets takes over a connected SOCK_SEQPACKET socket.
-func newPackets(fd int) (*packets, error) {
-	if err := unix.SetNonblock(fd, true); err != nil {
-		return nil, os.NewSyscallError("fcntl", err)
+func newPackets(fd int) *packets { return &packets{fd: fd} }
+
+// enlist has the runtime's poller wait for the socket.
+func (p *packets) enlist() error {
+	if p.file != nil {
+		return nil
 	}
-	file := os.NewFile(uintptr(fd), "client")
-	raw, err := file.SyscallConn()
-	if err != nil {
-		return nil, err
+	if err := unix.SetNonblock(p.fd, true); err != nil {
+		return os.NewSyscallError("fcntl", err)
 	}
-	return &packets{file: file, raw: raw}, nil
+	p.file = os.NewFile(uintptr(p.fd), "client")
+	var err error
+	p.raw, err = p.file.SyscallConn()
+	return err
 }
 
 // close hangs up. What the client has sent and nobody will read is taken first, or its next read would find that the
 // connection was reset and not the answer.
 func (p *packets) close() {
-	p.raw.Control(func(fd uintptr) {
-		for range 16 {
-			if n, err := receive(int(fd), nil, unix.MSG_TRUNC|unix.MSG_DONTWAIT); err != nil || n == 0 {
-				break
-			}
+	for range 16 {
+		if n, err := receive(p.fd, nil, unix.MSG_TRUNC); err != nil || n == 0 {
+			break
 		}
-	})
-	p.file.Close()
+	}
+	if p.file == nil {
+		unix.Close(p.fd)
+	} else {
+		p.file.Close()
+	}
 }
 
 // inode is the number of this end's socket.
 func (p *packets) inode() (uint64, error) {
 	var st unix.Stat_t
-	var statErr error
-	err := p.raw.Control(func(fd uintptr) { statErr = unix.Fstat(int(fd), &st) })
-	return st.Ino, errors.Join(err, os.NewSyscallError("fstat", statErr))
+	err := unix.Fstat(p.fd, &st)
+	return st.Ino, os.NewSyscallError("fstat", err)
 }
 
 // peek waits for the next request and leaves it in the socket, for drop to take or for a process that this one turns
 // into. The end of the conversation is io.EOF. Descriptors that a client sends along are never received.
 func (p *packets) peek(ctx context.Context) (*rpc.Req, error) {
-	defer p.until(ctx)()
-	var n int
-	var recvErr error
-	err := p.raw.Read(func(fd uintptr) bool {
-		n, recvErr = p.look(int(fd))
-		if !errors.Is(recvErr, unix.EAGAIN) {
-			return true
-		}
-		if p.waits != nil {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	n, err := p.look()
+	if errors.Is(err, unix.EAGAIN) && p.waits != nil {
+		unix.Poll([]unix.PollFd{{Fd: int32(p.fd), Events: unix.POLLIN}}, int(soon.Milliseconds()))
+		if n, err = p.look(); errors.Is(err, unix.EAGAIN) {
 			p.waits()
 		}
-		return false
-	})
+	}
+	p.waits = nil
+	if errors.Is(err, unix.EAGAIN) {
+		n, err = p.await(ctx)
+	}
 	switch {
-	case err != nil && ctx.Err() != nil:
-		return nil, context.Cause(ctx)
+	case errors.Is(err, unix.ECONNRESET):
+		return nil, io.EOF // it closed its end with answers of ours unread
 	case err != nil:
 		return nil, err
-	case errors.Is(recvErr, unix.ECONNRESET):
-		return nil, io.EOF // it closed its end with answers of ours unread
-	case recvErr != nil:
-		return nil, recvErr
 	}
 	req := new(rpc.Req)
 	if err := req.Decode(p.in[:n]); err != nil {
@@ -100,11 +108,31 @@ func (p *packets) peek(ctx context.Context) (*rpc.Req, error) {
 	return req, nil
 }
 
-func (p *packets) look(fd int) (int, error) {
+// await is look once there is something.
+func (p *packets) await(ctx context.Context) (n int, err error) {
+	if err := p.enlist(); err != nil {
+		return 0, err
+	}
+	defer p.until(ctx)()
+	pollErr := p.raw.Read(func(uintptr) bool {
+		n, err = p.look()
+		return !errors.Is(err, unix.EAGAIN)
+	})
+	switch {
+	case pollErr != nil && ctx.Err() != nil:
+		return 0, context.Cause(ctx)
+	case pollErr != nil:
+		return 0, pollErr
+	}
+	return n, err
+}
+
+// look reads the request that is there without taking it, and returns its length.
+func (p *packets) look() (int, error) {
 	if p.in == nil {
 		p.in = make([]byte, 4096)
 	}
-	size, err := receive(fd, p.in, unix.MSG_PEEK|unix.MSG_TRUNC)
+	size, err := receive(p.fd, p.in, unix.MSG_PEEK|unix.MSG_TRUNC)
 	switch {
 	case err != nil:
 		return 0, err
@@ -116,22 +144,19 @@ func (p *packets) look(fd int) (int, error) {
 		return size, nil
 	}
 	p.in = make([]byte, size)
-	return receive(fd, p.in, unix.MSG_PEEK)
+	return receive(p.fd, p.in, unix.MSG_PEEK)
 }
 
 // drop takes the request that peek has seen.
 func (p *packets) drop() error {
-	var recvErr error
-	err := p.raw.Read(func(fd uintptr) bool {
-		_, recvErr = receive(int(fd), nil, unix.MSG_TRUNC)
-		return true // there is one
-	})
-	return errors.Join(err, recvErr)
+	_, err := receive(p.fd, nil, unix.MSG_TRUNC)
+	return err
 }
 
+// receive does not wait.
 func receive(fd int, buf []byte, flags int) (int, error) {
 	for {
-		n, _, err := unix.Recvfrom(fd, buf, flags)
+		n, _, err := unix.Recvfrom(fd, buf, flags|unix.MSG_DONTWAIT)
 		if !errors.Is(err, unix.EINTR) {
 			return n, err
 		}
@@ -158,20 +183,31 @@ func (p *packets) send(resp *rpc.Resp, files []*os.File) error {
 		}
 		oob = unix.UnixRights(fds...)
 	}
+	err := p.transmit(oob)
+	if !errors.Is(err, unix.EAGAIN) {
+		return err
+	}
+	if err := p.enlist(); err != nil {
+		return err
+	}
 	p.file.SetWriteDeadline(time.Now().Add(sendPatience))
-	var sendErr error
-	err := p.raw.Write(func(fd uintptr) bool {
-		for {
-			sendErr = unix.Sendmsg(int(fd), p.out, oob, nil, unix.MSG_NOSIGNAL)
-			if !errors.Is(sendErr, unix.EINTR) {
-				return !errors.Is(sendErr, unix.EAGAIN)
-			}
-		}
+	pollErr := p.raw.Write(func(uintptr) bool {
+		err = p.transmit(oob)
+		return !errors.Is(err, unix.EAGAIN)
 	})
-	if err == nil {
-		err = sendErr
+	if pollErr != nil {
+		return pollErr
 	}
 	return err
+}
+
+func (p *packets) transmit(oob []byte) error {
+	for {
+		err := unix.Sendmsg(p.fd, p.out, oob, nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
+		if !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
 }
 
 // until lets ctx end a wait for a request. The function that it returns must be called when the wait is over.
@@ -199,6 +235,9 @@ var errClientGone = errors.New("the client has closed the conversation")
 // whileThere returns a context that ends when the client has been gone for the grace period. The function that it
 // returns must be called before anything else is done with the socket.
 func (p *packets) whileThere(ctx context.Context, grace time.Duration) (context.Context, func()) {
+	if err := p.enlist(); err != nil {
+		return ctx, func() {} // then there is nobody who watches
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	watch, stop := context.WithCancel(context.Background())
 	done := make(chan struct{})

@@ -134,6 +134,10 @@ func (r *running) accept(ctx context.Context, l *Listener) error {
 
 // take has a connection served when there is room for it. Until then whoever has accepted it accepts no other.
 func (r *running) take(conn *os.File) {
+	if r.isEnding() {
+		conn.Close()
+		return
+	}
 	select {
 	case r.slots <- struct{}{}:
 		r.workers.Add(1)
@@ -267,10 +271,11 @@ const refusePatience = 250 * time.Millisecond
 // refuse tells a client that it is not served, in an answer to its first request.
 func (r *running) refuse(conn *os.File, err error) {
 	r.log("refused a connection: %v", err)
-	p, perr := newPackets(mustDup(conn))
-	if perr != nil {
+	fd, dupErr := unix.FcntlInt(conn.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+	if dupErr != nil {
 		return
 	}
+	p := newPackets(fd)
 	defer p.close()
 	asked := rpc.ReqEmpty
 	now, cancel := context.WithTimeout(context.Background(), refusePatience)
@@ -279,14 +284,6 @@ func (r *running) refuse(conn *os.File, err error) {
 		asked = req.Type
 	}
 	p.send(response(asked, err), nil)
-}
-
-func mustDup(f *os.File) int {
-	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 3)
-	if err != nil {
-		return -1
-	}
-	return fd
 }
 
 // copyLog passes on what a worker says, until it has ended: line by line, made printable, and not without end.

@@ -222,13 +222,7 @@ func (w *worker) busy() {
 // work holds one conversation, with a client of which the worker knows who it is or is still to find out. It reports whether the
 // worker is as good as new afterwards.
 func work(ctx context.Context, conn int, c *client, o Options) (again bool, err error) {
-	front, err := newPackets(conn)
-	if err != nil {
-		if c != nil {
-			c.close()
-		}
-		return false, err
-	}
+	front := newPackets(conn)
 	defer front.close()
 	if c == nil {
 		if c, err = recognize(conn, *o.rules); err != nil {
@@ -277,10 +271,7 @@ func Swrk(ctx context.Context, fd int, o Options) error {
 		return fmt.Errorf("descriptor %d is not a SOCK_SEQPACKET socket", fd)
 	}
 	unix.CloseOnExec(fd)
-	front, err := newPackets(fd)
-	if err != nil {
-		return err
-	}
+	front := newPackets(fd)
 	defer front.close()
 	own, err := lookAtSelf()
 	if err != nil {
