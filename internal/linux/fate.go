@@ -27,7 +27,11 @@ type Fate struct {
 // of what it had, and must be one that ends with its goroutine.
 //
 // A process gets the signal as it would get one from the caller by its user ids alone, no matter what capabilities the caller has:
-// see kernel/fcntl.c, sigio_perm. The error is EMFILE where there are not numbers enough. With an error nobody shares anything.
+// see fs/fcntl.c, sigio_perm. That is for whoever calls to look at, as are rules of a security module: the kernel says nothing of either
+// before it is too late. The error is EMFILE where there are not numbers enough. With an error nobody shares anything.
+//
+// Whoever looks at the thread's descriptors in /proc in the very moment of its death may hold the writing end for some nanoseconds more,
+// and the reading ends may then be gone first. Nothing can be done about that but to have them few and their time short.
 func (k *Kernel) ShareFate(pids []int) (*Fate, error) {
 	if err := k.named("unshare(CLONE_FILES)", "", func() error { return unix.Unshare(unix.CLONE_FILES) }); err != nil {
 		return nil, err

@@ -61,7 +61,7 @@ func mayTie(pids []int) error {
 	return nil
 }
 
-// mayKill tells whether a user may send signals to another one's processes (kernel/fcntl.c, sigio_perm).
+// mayKill tells whether a user may send signals to another one's processes (fs/fcntl.c, sigio_perm).
 func mayKill(uid, euid uint32, to proc.IDs) bool {
 	return euid == to.Saved || euid == to.Real || uid == to.Saved || uid == to.Real
 }
