@@ -21,8 +21,8 @@ import (
 
 // idler is a worker that answers every request with who it is, and says each time that it has a client and that it waits for
 // another.
-func idler() error {
-	w, ctx, err := newWorker(context.Background(), allRules())
+func idler(r rules) error {
+	w, ctx, err := newWorker(context.Background(), r)
 	if err != nil {
 		return err
 	}
@@ -38,9 +38,6 @@ func idler() error {
 			return false, err
 		}
 		who := fmt.Sprintf("%d of uid %d", os.Getpid(), os.Getuid())
-		if os.Getuid() != 0 && isListening(workerListen) {
-			who = "somebody who has the service's socket"
-		}
 		resp := &rpc.Resp{Type: rpc.ReqVersion, Success: true, Version: &rpc.Version{MajorNumber: 1, Name: &who}}
 		if err := p.send(resp, nil); err != nil {
 			return false, err
@@ -67,7 +64,7 @@ func (s *testService) who(uid uint32) string {
 func TestIdleWorkers(t *testing.T) {
 	testkit.Need(t, testkit.Root)
 	s := startServer(t, "", "", func(s *Server) {
-		s.MaxIdle, s.Worker.Args = 2, []string{"worker", wordIdler, "."}
+		s.MaxIdle, s.Worker.Args = 2, []string{"worker", wordIdler, ""}
 	})
 	users := s.who(mallory)
 	if !strings.HasSuffix(users, fmt.Sprint("uid ", mallory)) {
@@ -87,13 +84,68 @@ func TestIdleWorkers(t *testing.T) {
 	}
 }
 
+// A user's worker, which that user has a hold on, gets the connections of root's.
+func TestAttackWorkerThatWaits(t *testing.T) {
+	eachWay(t, "apart", func(t *testing.T, off string) (bool, string) {
+		s := startServer(t, "", off, func(s *Server) {
+			s.MaxIdle, s.Worker.Args = 2, []string{"worker", wordIdler, off}
+		})
+		// Root's own workers have clients, which do not say anything.
+		for range s.server.MaxIdle {
+			waits := -1
+			testkit.WaitFor(t, "a worker to wait", func() bool {
+				for _, pid := range childrenCalled(wordIdler) {
+					if waitsForClients(pid) {
+						waits = pid
+					}
+				}
+				return waits >= 0
+			})
+			held, err := (&criu.Service{Path: s.socket}).Open(t.Context(), criu.Call{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer held.Close()
+			testkit.WaitFor(t, "it to have a client", func() bool { return !waitsForClients(waits) })
+		}
+		var users int
+		if _, err := fmt.Sscan(s.who(mallory), &users); err != nil {
+			t.Fatal(err)
+		}
+		if off != "" {
+			testkit.WaitFor(t, "the user's worker to wait", func() bool { return waitsForClients(users) })
+		}
+		for range 5 {
+			if who := s.who(0); !strings.HasSuffix(who, "uid 0") {
+				return true, who
+			}
+		}
+		return false, "root was served by root's workers"
+	})
+}
+
+// A user gets a worker that is root's.
+func TestAttackWorkerOfRoots(t *testing.T) {
+	eachWay(t, "apart", func(t *testing.T, off string) (bool, string) {
+		s := startServer(t, "", off, func(s *Server) {
+			s.MaxIdle, s.Worker.Args = 2, []string{"worker", wordIdler, off}
+		})
+		testkit.WaitFor(t, "a worker to wait", func() bool {
+			workers := childrenCalled(wordIdler)
+			return len(workers) == 1 && waitsForClients(workers[0])
+		})
+		who := s.who(mallory)
+		return strings.HasSuffix(who, "uid 0"), who
+	})
+}
+
 // A worker is there before its client is, for root alone: it serves the first one, another takes its place, and there are never
 // more than were asked for, however the clients come. None is left when the service has ended.
 func TestWorkersStartedAhead(t *testing.T) {
 	testkit.Need(t, testkit.Root)
 	const most = 2
 	s := startServer(t, "", "", func(s *Server) {
-		s.MaxIdle, s.Worker.Args = most, []string{"worker", wordIdler, "."}
+		s.MaxIdle, s.Worker.Args = most, []string{"worker", wordIdler, ""}
 	})
 	workers := func() (roots []int) {
 		for _, pid := range childrenCalled(wordIdler) {
@@ -111,6 +163,7 @@ func TestWorkersStartedAhead(t *testing.T) {
 	if user := s.who(mallory); strings.HasPrefix(user, fmt.Sprint(first[0], " ")) {
 		t.Errorf("the worker that was there, %d, served a user: %s", first[0], user)
 	}
+	testkit.WaitFor(t, "it to wait again", func() bool { return waitsForClients(first[0]) })
 	if root := s.who(0); root != fmt.Sprintf("%d of uid 0", first[0]) {
 		t.Errorf("root was served by %s, though the worker %d was there", root, first[0])
 	}

@@ -79,9 +79,10 @@ func (r *running) launch(c *client) (*launched, error) {
 	become := !forRoot && r.rules.become
 	if forRoot {
 		attr.Env = append(slices.Clone(attr.Env), trustVariable+"="+trusted.String())
-		if r.maxWaiting() > 0 {
-			attr.Files = append(attr.Files, r.listener.File())
-		}
+	}
+	listens := forRoot || !r.rules.apart
+	if listens && r.maxWaiting() > 0 {
+		attr.Files = append(attr.Files, r.listener.File())
 	}
 	if become {
 		cgroup, err := r.becomeClient(attr, c, r.rules)
@@ -97,7 +98,7 @@ func (r *running) launch(c *client) (*launched, error) {
 		return nil, errors.Join(fmt.Errorf("cannot start a worker process: %w", err), closeBoth(control, logR))
 	}
 	w := &launched{process: process, control: control, log: logR, ended: make(chan struct{}), ahead: c == nil}
-	if forRoot {
+	if listens {
 		// A worker that is somebody else's has no socket to wait on, and nothing to say that would be heeded.
 		w.says = make(chan message)
 	}

@@ -30,7 +30,7 @@ const (
 	wordWorker  = "server-test-worker"  // CRIU-or-SOCKET RULES-OFF
 	wordClient  = "server-test-client"  // an attack, in JSON
 	wordConnect = "server-test-connect" // SOCKET
-	wordIdler   = "server-test-idler"   // a worker that always says that it is idle
+	wordIdler   = "server-test-idler"   // RULES-OFF: a worker that says who it is, and always that it waits
 	wordSelf    = "server-test-self"    // a selfDumper, in JSON
 )
 
@@ -51,7 +51,7 @@ func TestMain(m *testing.M) {
 		case wordClient:
 			os.Exit(testClient(os.Args[2]))
 		case wordIdler:
-			os.Exit(report(idler()))
+			os.Exit(report(idler(without(os.Args[2]))))
 		case wordSelf:
 			var h selfDumper
 			if err := json.Unmarshal([]byte(os.Args[2]), &h); err != nil {
@@ -148,6 +148,8 @@ func without(off string) rules {
 			r.logFile = false
 		case "confine":
 			r.confine = false
+		case "apart":
+			r.apart = false
 		default:
 			panic("no rule " + name)
 		}
@@ -164,7 +166,9 @@ type attack struct {
 	Work   string // another
 	Chroot string // that the client has made its root directory before it asks
 	Opts   map[string]any
-	Raw    bool // send what Opts says without checking
+	// Filtered has the client put itself under a seccomp filter.
+	Filtered bool
+	Raw      bool // send what Opts says without checking
 	// Notify asks for notifications and answers them with yes.
 	Notify bool
 	// Wait reads a line from standard input between connecting and asking.
@@ -236,6 +240,18 @@ func testClient(text string) int {
 	}
 	if a.Chroot != "" {
 		if err := unix.Chroot(a.Chroot); err != nil {
+			return report(err)
+		}
+		if os.Getuid() != 0 {
+			// Of the main thread, which this is, and whose are the process's to others.
+			header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+			if err := unix.Capset(&header, &make([]unix.CapUserData, 2)[0]); err != nil {
+				return report(err)
+			}
+		}
+	}
+	if a.Filtered {
+		if err := filterSelf(); err != nil {
 			return report(err)
 		}
 	}

@@ -26,10 +26,11 @@ type rules struct {
 	translate   bool // a pid means what it means to the client
 	logFile     bool // the log goes into the directory that was given
 	confine     bool // what is restored stays under the client's limits
+	apart       bool // root's workers alone have the service's socket, and serve root alone
 }
 
 func allRules() rules {
-	return rules{true, true, true, true, true, true, true, true, true, true}
+	return rules{true, true, true, true, true, true, true, true, true, true, true}
 }
 
 // refusal is an error that says no to a client.

@@ -24,6 +24,7 @@ type selfDumper struct {
 	Service string // the socket
 	Swrk    string // or the transport behind a swrk child
 	Lib     string // not this program asks, but Python by a C library
+	Pycriu  string // … or by CRIU's own client, which is in this directory
 	Running bool   // left running
 	UID     uint32
 }
@@ -76,6 +77,24 @@ if n:
     open(dir + "/leave").close()
 `
 
+// pycriuSelfDump is the same by CRIU's own Python client.
+const pycriuSelfDump = `
+import os, sys
+sys.path.insert(0, sys.argv[1])
+import pycriu
+socket, dir, running = sys.argv[2], sys.argv[3], sys.argv[4] == "true"
+c = pycriu.criu()
+c.use_sk(socket)
+c.opts.images_dir_fd = os.open(dir + "/images", os.O_RDONLY | os.O_DIRECTORY)
+c.opts.log_file = "dump.log"
+c.opts.leave_running = running
+restored = c.dump().restored
+with open(dir + ("/restored" if restored else "/dumped"), "w") as f:
+    f.write(str(os.getpid()))
+if restored:
+    open(dir + "/leave").close()
+`
+
 func (h *selfDumper) images() string { return filepath.Join(h.Dir, "images") }
 
 // start starts the process in a session of its own, with its output in a file.
@@ -106,6 +125,9 @@ func (h *selfDumper) start(t *testing.T) *testkit.Process {
 	if h.Lib != "" {
 		cmd = exec.Command(testkit.PythonPath, "-c", libcriuSelfDump, h.Lib, h.Service, h.Dir, strconv.FormatBool(h.Running))
 		cmd.Env = append(os.Environ(), "LD_LIBRARY_PATH="+filepath.Dir(h.Lib))
+	}
+	if h.Pycriu != "" {
+		cmd = exec.Command(testkit.PythonPath, "-c", pycriuSelfDump, h.Pycriu, h.Service, h.Dir, strconv.FormatBool(h.Running))
 	}
 	as(cmd, h.UID)
 	cmd.Stdout, cmd.Stderr, cmd.Dir = output, output, "/"
@@ -179,6 +201,8 @@ func TestSelfDumpBuiltin(t *testing.T) {
 		{"CRIU", selfDumper{Swrk: testkit.CRIUPath(t)}},
 		{"Debian's libcriu", selfDumper{Lib: testkit.ToolPath(t, "criu", "libcriu", "libcriu.so.2")}},
 		{"our libcriu", selfDumper{Lib: ownLibrary(t), Running: true}},
+		{"pycriu", selfDumper{Pycriu: pycriuPath(t)}},
+		{"pycriu, left running", selfDumper{Pycriu: pycriuPath(t), Running: true}},
 	} {
 		for restorer, transport := range by {
 			t.Run(tc.name+", restored by "+restorer, func(t *testing.T) {
