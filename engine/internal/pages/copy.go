@@ -159,8 +159,13 @@ func (c *Copier) Late() error {
 	}
 	work := &work{all: c.rest.all}
 	ours, _ := c.Sink.FD()
-	if !onTmpfs(int(ours)) {
-		return c.twice(int(ours), work)
+	memory := onTmpfs(int(ours))
+	if err := reserve(int(ours), c.end, memory); err != nil {
+		return fmt.Errorf("room for %d bytes of pages: %w", c.end, err)
+	}
+	portion := diskPortion
+	if memory {
+		portion = chunk // whose pages come one by one, whatever a call asks for
 	}
 	theirs, err := c.Process.GiveFile(int(ours))
 	if errors.Is(err, unix.EMFILE) {
@@ -170,7 +175,7 @@ func (c *Copier) Late() error {
 		return err
 	}
 	helper := c.help(int(ours), work)
-	if err = c.itself(theirs, work); err != nil {
+	if err = c.itself(theirs, work, portion); err != nil {
 		work.stop()
 	}
 	return errors.Join(err, <-helper, c.Process.TakeBack(theirs))
