@@ -17,8 +17,10 @@ const (
 	uffdRegisterMissing = 1
 	uffdioAPI           = 3<<30 | 24<<16 | 0xaa<<8 | 0x3f
 	uffdioRegister      = 3<<30 | 32<<16 | 0xaa<<8 // number 0
-	uffdioCopy          = 3<<30 | 40<<16 | 0xaa<<8 | 0x03
 )
+
+// UFFDIOCopy is the ioctl of UFFDCopy, for processes that make the call themselves.
+const UFFDIOCopy = 3<<30 | 40<<16 | 0xaa<<8 | 0x03
 
 // UFFDStart tells a userfaultfd which version of its interface is spoken: the first thing to be done with one.
 func (k *Kernel) UFFDStart(fd int) error {
@@ -56,7 +58,7 @@ func (k *Kernel) UFFDCopy(fd int, addr uint64, pages []byte) (int, error) {
 			length, mode uint64
 			copied       int64
 		}{addr: addr + uint64(done), src: &pages[done], length: uint64(len(pages) - done)}
-		_, _, errno := syscall.Syscall(unix.SYS_IOCTL, uintptr(fd), uffdioCopy, uintptr(unsafe.Pointer(&arg)))
+		_, _, errno := syscall.Syscall(unix.SYS_IOCTL, uintptr(fd), UFFDIOCopy, uintptr(unsafe.Pointer(&arg)))
 		if arg.copied > 0 {
 			done += int(arg.copied)
 			continue

@@ -42,8 +42,8 @@ type FillRun struct {
 // holds it are used by these two alone, on whose goroutine they are called.
 //
 // What a small process has is read and written by a call or two each. Where there is much, pages that are of no file are put in
-// place through a userfaultfd, by several goroutines: that spares the page faults, and clearing what is then written over. Memory
-// that the process itself may not write is written by force.
+// place through a userfaultfd, by several processes or goroutines: that spares the page faults, and clearing what is then written
+// over. Memory that the process itself may not write is written by force.
 type Filler struct {
 	Kernel  *linux.Kernel
 	Process *stub.Process
@@ -69,6 +69,7 @@ type Filler struct {
 	mem   *os.File // /proc/PID/mem
 	huge  hugePages
 	uffd  uffd
+	gang  gang
 	team  *team
 }
 
@@ -76,8 +77,7 @@ const (
 	// manyFrom is how many bytes a process has to have for it to be worth that others help.
 	manyFrom = 4 << 20
 	// jobBytes is how much one does at a time, and bufferBytes how much of it is read by one call: it is in the processor's cache
-	// still when it is written. Larger buffers cost a tenth more, and to map the image, by whatever window, costs more than to read
-	// it.
+	// still when it is written. Larger buffers cost a tenth more.
 	jobBytes    = hugeSize
 	bufferBytes = 128 << 10
 	maxTeam     = 4
@@ -192,8 +192,7 @@ func (f *Filler) take(file image.File, offset int64, r snapshot.Range) error {
 	lane := f.lane
 	for r.Start < r.End {
 		j := &f.next
-		full := j.bytes >= jobBytes || len(j.pieces) == linux.MaxParts || lane == laneHuge && r.Start%hugeSize == 0
-		if len(j.pieces) > 0 && (full || j.file != file || j.offset+int64(j.bytes) != offset) {
+		if len(j.pieces) > 0 && (f.full(j, lane, r.Start) || j.file != file || j.offset+int64(j.bytes) != offset) {
 			if err := f.dispatch(); err != nil {
 				return err
 			}
@@ -215,6 +214,17 @@ func (f *Filler) take(file image.File, offset int64, r snapshot.Range) error {
 	return nil
 }
 
+// full reports whether a job is to have nothing more, which would be memory from an address on that is filled in some way.
+func (f *Filler) full(j *job, lane lane, addr uint64) bool {
+	switch last := j.pieces[len(j.pieces)-1].lane; {
+	case j.bytes >= jobBytes, len(j.pieces) == linux.MaxParts, lane == laneHuge && addr%hugeSize == 0:
+		return true
+	default:
+		// The userfaultfd's are for others to do where there is much.
+		return f.Expect >= manyFrom && (lane == laneUFFD) != (last == laneUFFD)
+	}
+}
+
 // dispatch does the job that was gathered, or hands it to the team.
 func (f *Filler) dispatch() error {
 	j := f.next
@@ -223,16 +233,37 @@ func (f *Filler) dispatch() error {
 		return err
 	}
 	if j.forced || f.Expect < manyFrom {
-		if f.Buffer == nil {
-			f.Buffer = new(Buffer)
-		}
 		f.next.pieces = j.pieces[:0] // to be used again
-		return f.do(&j, f.Buffer.get(min(bufferBytes, max(f.Expect&^(Size-1), j.bytes))))
+		return f.do(&j, f.buffer(j.bytes))
+	}
+	if done, err := f.gang.take(f, &j); done || err != nil {
+		return err
 	}
 	if f.team == nil {
-		f.team = newTeam(f, min(runtime.GOMAXPROCS(0), maxTeam))
+		f.team = newTeam(f, teamSize())
 	}
 	return f.team.give(j)
+}
+
+// teamSize is how many move memory at once.
+func teamSize() int { return min(runtime.GOMAXPROCS(0), maxTeam) }
+
+// buffer returns the buffer of this goroutine, for a job of so many bytes.
+func (f *Filler) buffer(bytes uint64) []byte {
+	if f.Buffer == nil {
+		f.Buffer = new(Buffer)
+	}
+	return f.Buffer.get(min(bufferBytes, max(f.Expect&^(Size-1), bytes)))
+}
+
+// doAll does jobs on this goroutine.
+func (f *Filler) doAll(jobs []job) error {
+	for i := range jobs {
+		if err := f.do(&jobs[i], f.buffer(jobs[i].bytes)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // do reads what a job is about, and writes it, as much at a time as the buffer holds.
@@ -297,7 +328,11 @@ func (f *Filler) Finish(failed error) error {
 	if failed == nil && len(f.next.pieces) > 0 {
 		failed = f.dispatch()
 	}
+	if failed == nil {
+		failed = f.gang.finish(f)
+	}
 	failed = errors.Join(failed, f.team.wait())
+	failed = errors.Join(failed, f.gang.close(failed == nil))
 	if failed == nil && len(f.drops) > 0 {
 		if failed = f.Process.Run(f.drops); failed == nil {
 			failed = remote.Must(f.drops)

@@ -213,22 +213,32 @@ func TestFill(t *testing.T) {
 		large  uint64
 		file   image.File
 		filler Filler
+		ours   bool // what goes through a userfaultfd is copied by threads of ours
 	}{
-		{"small", 50, file, Filler{}},
-		{"large", large, file, Filler{}},
-		{"large without userfaultfd", large, file, Filler{NoUserfaultfd: true}},
-		{"in no file", large, unreal, Filler{}},
+		{"small", 50, file, Filler{}, false},
+		{"large", large, file, Filler{}, false},
+		{"large without userfaultfd", large, file, Filler{NoUserfaultfd: true}, false},
+		{"in no file", large, unreal, Filler{}, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s, runs := mixed(c.file, c.large)
-			var calls atomic.Int64
-			k := &linux.Kernel{Step: func(string) error { calls.Add(1); return nil }}
+			var calls, copies atomic.Int64
+			k := &linux.Kernel{Step: func(call string) error {
+				calls.Add(1)
+				if strings.Contains(call, "UFFDIO_COPY") {
+					copies.Add(1)
+				}
+				return nil
+			}}
 			if err := fill(t.Context(), k, s, runs, &c.filler); err != nil {
 				t.Fatal(err)
 			}
 			t.Logf("%d calls for %d pages", calls.Load(), c.filler.Written)
 			if want := c.filler.Expect / Size; c.filler.Written != want {
 				t.Errorf("%d pages written, want %d", c.filler.Written, want)
+			}
+			if ours := copies.Load() > 0; ours != c.ours {
+				t.Errorf("%d copies through the userfaultfd were made by us", copies.Load())
 			}
 		})
 	}
@@ -375,16 +385,21 @@ func TestFillFailsAtEveryStep(t *testing.T) {
 	}
 }
 
-// A fill that is cancelled ends soon.
+// A fill that is cancelled ends.
 func TestFillIsCancelled(t *testing.T) {
 	testkit.Need(t, testkit.Root)
 	file := pagesFile(t, t.TempDir(), 8000)
 	s, runs := mixed(file, 3000)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
+	var moved atomic.Bool
 	k := &linux.Kernel{Step: func(call string) error {
-		if strings.Contains(call, "UFFDIO_COPY") {
+		// The first pages go by force; what comes then is for others to do.
+		if moved.Load() {
 			cancel()
+		}
+		if strings.Contains(call, "/proc/PID/mem") {
+			moved.Store(true)
 		}
 		return nil
 	}}

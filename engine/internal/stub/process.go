@@ -21,7 +21,8 @@ type Call = remote.Call
 // NewCall returns a call with some arguments, the others being 0.
 func NewCall(nr uint32, args ...uint64) Call { return remote.NewCall(nr, args...) }
 
-// A Process is a process that is being made. All its threads are stopped whenever none of its methods runs.
+// A Process is a process that is being made. All its threads are stopped whenever none of its methods runs, but
+// for what Begin began.
 type Process struct {
 	PID     int
 	Threads []*Thread // the first has the number of the process
@@ -85,19 +86,46 @@ func (th *Thread) Run(calls []Call) error {
 }
 
 func (th *Thread) table(calls []Call) error {
-	at := th.p.layout.Area.Start + tableAt
-	regs := th.tableRegs(th.p.layout.Area.Start+codeAt, at, len(calls))
+	if err := th.begin(calls); err != nil {
+		return err
+	}
+	return th.end(calls)
+}
+
+// Begin lets the first thread make calls, 1,024 at most, and does not wait: it is the one method after which a thread runs. End has
+// to come next.
+func (p *Process) Begin(calls []Call) error {
+	if len(calls) > tableRoom {
+		return fmt.Errorf("process %d: %d calls at once, where %d are possible", p.PID, len(calls), tableRoom)
+	}
+	if err := p.Threads[0].begin(calls); err != nil {
+		return fmt.Errorf("process %d: %w", p.PID, err)
+	}
+	return nil
+}
+
+// End waits until the calls that were begun are made, whose results are in them afterwards.
+func (p *Process) End(calls []Call) error {
+	if err := p.Threads[0].end(calls); err != nil {
+		return fmt.Errorf("process %d: %w", p.PID, err)
+	}
+	return nil
+}
+
+func (th *Thread) begin(calls []Call) error {
+	regs := th.tableRegs(th.p.layout.Area.Start+codeAt, th.p.layout.Area.Start+tableAt, len(calls))
 	if err := th.prepare(calls, &regs); err != nil {
 		return err
 	}
-	if err := th.Cont(0); err != nil {
-		return err
-	}
+	return th.Cont(0)
+}
+
+func (th *Thread) end(calls []Call) error {
 	if err := th.trap(); err != nil {
 		return err
 	}
-	b := th.p.layout.room[:len(calls)*entrySize] // as it was written
-	if err := th.p.Read(at, b); err != nil {
+	b := make([]byte, len(calls)*entrySize)
+	if err := th.p.Read(th.p.layout.Area.Start+tableAt, b); err != nil {
 		return err
 	}
 	for i := range calls {
