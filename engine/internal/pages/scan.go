@@ -81,7 +81,7 @@ func (s *Scanner) Space(space *snapshot.Space, found func(Run) error) error {
 		case snapshot.AnonPrivate, snapshot.FilePrivate:
 			s.Scanned += v.Len() / Size
 			forced := v.Prot&protRead == 0
-			if err := s.private(v.Range, func(r snapshot.Range) { g.add(Run{Range: r, Forced: forced}) }); err != nil {
+			if err := s.private(v, func(r snapshot.Range) { g.add(Run{Range: r, Forced: forced}) }); err != nil {
 				return err
 			}
 		}
@@ -113,16 +113,19 @@ func (g *gatherer) flush() {
 	g.last = Run{}
 }
 
-// private finds the pages of its own that a range of private memory has.
-func (s *Scanner) private(r snapshot.Range, found func(snapshot.Range)) error {
+// private finds the pages of its own that a private mapping has.
+func (s *Scanner) private(v *snapshot.VMA, found func(snapshot.Range)) error {
 	if s.old {
-		return words(s.pagemap, r, func(p proc.Page) bool {
+		return words(s.pagemap, v.Range, func(p proc.Page) bool {
 			zeros := s.zero != 0 && p.Present() && p.PFN() == s.zero
 			return (p.Present() || p.Swapped()) && !p.File() && !p.Guard() && !zeros
 		}, found)
 	}
-	const not = linux.PageFile | linux.PageZero | linux.PageGuard
-	return s.scan(r, linux.PagemapScan{Inverted: not, CategoryMask: not, AnyOf: linux.PagePresent | linux.PageSwapped}, found)
+	not := uint64(linux.PageZero | linux.PageGuard)
+	if v.Kind != snapshot.AnonPrivate {
+		not |= linux.PageFile // for which the kernel has to look at each page, and not only for where it is
+	}
+	return s.scan(v.Range, linux.PagemapScan{Inverted: not, CategoryMask: not, AnyOf: linux.PagePresent | linux.PageSwapped}, found)
 }
 
 // zeroFrame finds the page of zeros, which all have who read memory and never wrote it. It is 0 for who is not shown frames. (A huge
