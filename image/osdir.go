@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 )
 
 // OpenDir opens an image directory by its path. Parents of it are found as long as they are in the directory that it is in:
@@ -95,10 +94,8 @@ type osDir struct {
 	base *os.Root // where parents may be; nil for only inside root
 	at   string   // slash-separated name of root in base, clean and without symbolic links before its last element
 
-	readers sync.Pool
+	rooms rooms
 }
-
-func (d *osDir) rooms() *sync.Pool { return &d.readers }
 
 func (d *osDir) Open(name string) (File, error) {
 	if err := checkName("open", name); err != nil {

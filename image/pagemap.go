@@ -235,8 +235,7 @@ func CreatePagemap(d Dir, t Type, id uint64, pagesID uint32, pageSize uint64) (*
 	if err := checkPagemap(t, pageSize); err != nil {
 		return nil, err
 	}
-	const usual = 512 // few processes have more runs, and of many some are written at a time
-	w, err := CreateSized(d, t, id, usual)
+	w, err := Create(d, t, id)
 	if err != nil {
 		return nil, err
 	}

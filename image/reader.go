@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
 
 	"stasis.example/image/entry"
 )
@@ -46,47 +45,15 @@ var (
 
 // A Reader reads the entries of one image file.
 type Reader struct {
-	name string
-	*readRoom
-	rooms   *sync.Pool // where the room goes back to; nil for none
+	name    string
+	src     *bufio.Reader
+	rooms   *rooms // where src goes back to; nil for none
 	closer  io.Closer
 	limits  Limits
+	buf     []byte
 	off     int64 // what has been read of the file, payload that is still to be read counted
 	count   int64
 	payload payload
-}
-
-// readRoom is room to read with. A directory keeps it for the next reader: a tree of processes has thousands of small images.
-type readRoom struct {
-	src *bufio.Reader
-	buf []byte
-}
-
-// A roomy directory has a pool of *readRoom.
-type roomy interface{ rooms() *sync.Pool }
-
-const (
-	readBuffer = 4 << 10
-	keptEntry  = 64 << 10 // room for larger entries is not kept
-)
-
-func takeRoom(rooms *sync.Pool, src io.Reader) *readRoom {
-	if rooms != nil {
-		if room, ok := rooms.Get().(*readRoom); ok {
-			room.src.Reset(src)
-			return room
-		}
-	}
-	return &readRoom{src: bufio.NewReaderSize(src, readBuffer)}
-}
-
-// giveBack ends the use of the room.
-func (r *Reader) giveBack() {
-	if r.rooms != nil && cap(r.buf) <= keptEntry {
-		r.src.Reset(nil)
-		r.rooms.Put(r.readRoom)
-		r.rooms = nil
-	}
 }
 
 // payload reads the bytes after an entry. A file that ends before they do is an error, not an end.
@@ -115,11 +82,7 @@ func Open(d Dir, t Type, id uint64) (*Reader, error) {
 	if err != nil {
 		return nil, fmt.Errorf("image %s: %w", name, err)
 	}
-	var rooms *sync.Pool
-	if d, ok := d.(roomy); ok {
-		rooms = d.rooms()
-	}
-	r, err := newReader(f, t, name, Limits{}, rooms)
+	r, err := newReader(f, t, name, Limits{}, roomsOf(d))
 	if err != nil {
 		f.Close()
 		return nil, err
@@ -133,8 +96,8 @@ func NewReader(src io.Reader, t Type, limits Limits) (*Reader, error) {
 	return newReader(src, t, t.String(), limits, nil)
 }
 
-func newReader(src io.Reader, t Type, name string, limits Limits, rooms *sync.Pool) (*Reader, error) {
-	r := &Reader{name: name, readRoom: takeRoom(rooms, src), rooms: rooms, limits: limits.orDefault()}
+func newReader(src io.Reader, t Type, name string, limits Limits, rooms *rooms) (*Reader, error) {
+	r := &Reader{name: name, src: rooms.takeRead(src), rooms: rooms, limits: limits.orDefault()}
 	info := t.info()
 	want := []uint32{info.magic}
 	switch info.framing {
@@ -265,7 +228,10 @@ func (r *Reader) Close() error {
 	if r.closer == nil {
 		return nil
 	}
-	r.giveBack()
+	if r.rooms != nil {
+		r.rooms.giveRead(r.src)
+		r.src, r.rooms = nil, nil
+	}
 	return r.closer.Close()
 }
 

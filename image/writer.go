@@ -19,36 +19,26 @@ type Writer struct {
 	closer io.Closer
 	buf    []byte
 	err    error
+	rooms  *rooms // where the buffer goes back to; nil for none
 }
 
 // Create makes an image in a directory. Types that a directory has once ignore id.
-func Create(d Dir, t Type, id uint64) (*Writer, error) { return create(d, t, id, roomAtFirst) }
-
-// roomAtFirst is how much room a Writer has that does not know what will come.
-const roomAtFirst = 4 << 10
-
-// CreateSized makes an image that is going to have about so many bytes.
-func CreateSized(d Dir, t Type, id uint64, size int) (*Writer, error) {
-	const magics = 8
-	return create(d, t, id, min(magics+size, flushAt))
-}
-
-func create(d Dir, t Type, id uint64, room int) (*Writer, error) {
+func Create(d Dir, t Type, id uint64) (*Writer, error) {
 	name := t.File(id)
 	f, err := d.Create(name)
 	if err != nil {
 		return nil, fmt.Errorf("image %s: %w", name, err)
 	}
-	w := newWriter(f, t, name, room)
+	w := newWriter(f, t, name, roomsOf(d))
 	w.closer = f
 	return w, nil
 }
 
 // NewWriter writes an image of type t to dst. The caller must call Close, which does not close dst.
-func NewWriter(dst io.Writer, t Type) *Writer { return newWriter(dst, t, t.String(), roomAtFirst) }
+func NewWriter(dst io.Writer, t Type) *Writer { return newWriter(dst, t, t.String(), nil) }
 
-func newWriter(dst io.Writer, t Type, name string, room int) *Writer {
-	w := &Writer{name: name, dst: dst, buf: make([]byte, 0, room)}
+func newWriter(dst io.Writer, t Type, name string, rooms *rooms) *Writer {
+	w := &Writer{name: name, dst: dst, buf: rooms.takeWrite(), rooms: rooms}
 	info := t.info()
 	switch info.framing {
 	case raw:
@@ -122,23 +112,15 @@ func (w *Writer) Close() error {
 			err = fmt.Errorf("image %s: %w", w.name, cerr)
 		}
 		w.closer = nil
+		w.rooms.giveWrite(w.buf)
+		w.buf, w.rooms = nil, nil
 	}
 	return err
 }
 
-// EntrySize returns how many bytes an entry takes in an image.
-func EntrySize(m entry.Message) int {
-	const length = 4
-	return length + m.EncodedLen()
-}
-
 // WriteAll makes an image with the given entries.
 func WriteAll(d Dir, t Type, id uint64, entries ...entry.Message) error {
-	size := 0
-	for _, m := range entries {
-		size += EntrySize(m)
-	}
-	w, err := CreateSized(d, t, id, size)
+	w, err := Create(d, t, id)
 	if err != nil {
 		return err
 	}

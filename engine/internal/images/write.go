@@ -153,11 +153,7 @@ func (p *Process) write(d image.Dir) error {
 
 // writeList writes the entries of a slice, one after the other.
 func writeList[T any, P message[T]](d image.Dir, t image.Type, id uint64, entries []T) error {
-	size := 0
-	for i := range entries {
-		size += image.EntrySize(P(&entries[i]))
-	}
-	w, err := image.CreateSized(d, t, id, size)
+	w, err := image.Create(d, t, id)
 	if err != nil {
 		return err
 	}
