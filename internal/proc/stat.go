@@ -79,13 +79,12 @@ func ParseStat(b []byte) (Stat, error) {
 		return bad("no pid and name")
 	}
 	s.Comm = string(line[open+1 : shut])
-	fields := bytes.Split(bytes.TrimPrefix(line[shut+1:], []byte(" ")), []byte(" "))
-	if len(fields[0]) != 1 {
+	state, rest, more := bytes.Cut(bytes.TrimPrefix(line[shut+1:], []byte(" ")), []byte(" "))
+	if len(state) != 1 {
 		return bad("no state")
 	}
-	s.State = fields[0][0]
-	fields = fields[1:]
-	into := []func([]byte) bool{
+	s.State = state[0]
+	for i, set := range [...]func([]byte) bool{
 		to(&s.PPID), to(&s.PGRP), to(&s.Session), to(&s.TTYNr), to(&s.TPGID), to(&s.Flags),
 		to(&s.MinFlt), to(&s.CMinFlt), to(&s.MajFlt), to(&s.CMajFlt),
 		to(&s.UTime), to(&s.STime), to(&s.CUTime), to(&s.CSTime),
@@ -94,17 +93,19 @@ func ParseStat(b []byte) (Stat, error) {
 		to(&s.Signal), to(&s.Blocked), to(&s.SigIgnore), to(&s.SigCatch), to(&s.WChan), to(&s.NSwap), to(&s.CNSwap),
 		to(&s.ExitSignal), to(&s.Processor), to(&s.RTPriority), to(&s.Policy), to(&s.BlkIOTicks), to(&s.GuestTime), to(&s.CGuestTime),
 		to(&s.StartData), to(&s.EndData), to(&s.StartBrk), to(&s.ArgStart), to(&s.ArgEnd), to(&s.EnvStart), to(&s.EnvEnd), to(&s.ExitCode),
-	}
-	if len(fields) < len(into) {
-		return bad("%d fields, want %d", len(fields)+3, len(into)+3)
-	}
-	for i, set := range into {
-		if !set(fields[i]) {
+	} {
+		if !more {
+			return bad("only %d fields", i+3)
+		}
+		var field []byte
+		if field, rest, more = bytes.Cut(rest, []byte(" ")); !set(field) {
 			return bad("field %d is no number", i+4)
 		}
 	}
-	for _, f := range fields[len(into):] {
-		s.Extra = append(s.Extra, string(f))
+	for more {
+		var field []byte
+		field, rest, more = bytes.Cut(rest, []byte(" "))
+		s.Extra = append(s.Extra, string(field))
 	}
 	return s, nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"stasis.example/image"
@@ -116,10 +117,12 @@ func (s *Set) readProcesses(d image.Dir, r *Report) {
 		return
 	}
 	threads := 0
+	var actions []entry.SA
 	for _, e := range tree {
 		p := &Process{Entry: e}
 		s.Processes = append(s.Processes, p)
 		core := s.core(d, e.PID, r)
+		shareActions(&actions, core.TC)
 		p.Cores = append(p.Cores, core)
 		if core.TC == nil {
 			// Told once, by the package that decodes the tree; without it nothing else can be said.
@@ -147,6 +150,23 @@ func (s *Set) core(d image.Dir, tid uint32, r *Report) *entry.Core {
 		return core
 	}
 	return &entry.Core{}
+}
+
+// shareActions has a process have the signal handlers of the one before, where they are the same: of those that were forked they are a
+// good part of what is read.
+func shareActions(last *[]entry.SA, tc *entry.TaskCore) {
+	if tc == nil {
+		return
+	}
+	same := func(a, b entry.SA) bool {
+		return a.Sigaction == b.Sigaction && a.Flags == b.Flags && a.Restorer == b.Restorer && a.Mask == b.Mask &&
+			a.GetCompatSigaction() == b.GetCompatSigaction() && (a.CompatSigaction == nil) == (b.CompatSigaction == nil) &&
+			a.MaskExtended == nil && b.MaskExtended == nil && len(a.Unknown) == 0 && len(b.Unknown) == 0
+	}
+	if slices.EqualFunc(*last, tc.Sigactions, same) {
+		tc.Sigactions = *last
+	}
+	*last = tc.Sigactions
 }
 
 // readShared reads what processes may share. It is in the images of the first process that has it.

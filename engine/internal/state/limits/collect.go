@@ -14,6 +14,7 @@ func Collect(t *collect.Tree) error {
 		if err != nil {
 			return err
 		}
+		p.Task.Limits = make([]snapshot.Limit, 0, len(all))
 		for _, l := range all {
 			p.Task.Limits = append(p.Task.Limits, snapshot.Limit{Soft: l.Soft, Hard: l.Hard})
 		}

@@ -17,7 +17,7 @@ const number = 16
 // Encode writes the limits.
 func Encode(from *snapshot.Tree, to *images.Set, r *images.Report) {
 	for p, t := range to.Alive(from) {
-		e := &entry.TaskRlimits{}
+		e := &entry.TaskRlimits{Rlimits: make([]entry.Rlimit, 0, len(t.Limits))}
 		for _, l := range t.Limits {
 			e.Rlimits = append(e.Rlimits, entry.Rlimit{Cur: l.Soft, Max: l.Hard})
 		}

@@ -57,6 +57,11 @@ func (v *VDSO) Same(s *snapshot.Space, code []byte, pointers []uint64) bool {
 	if text.Len() != uint64(len(v.Code)) || data == nil && v.Data > 0 || data != nil && (data.Len() != v.Data || data.End != text.Start) {
 		return false
 	}
+	// Behind the code there is room that others may have used.
+	end := min(codeEnd(v.Code), uint64(len(code)))
+	if bytes.Equal(code[:end], v.Code[:end]) {
+		return true
+	}
 	old, err := symbols(code)
 	if err != nil {
 		return false
@@ -64,11 +69,6 @@ func (v *VDSO) Same(s *snapshot.Space, code []byte, pointers []uint64) bool {
 	own, err := symbols(v.Code)
 	if err != nil || !maps.Equal(old, own) {
 		return false
-	}
-	// Behind the code there is room that others may have used.
-	end := min(codeEnd(v.Code), uint64(len(code)))
-	if bytes.Equal(code[:end], v.Code[:end]) {
-		return true
 	}
 	return !slices.ContainsFunc(pointers, func(ip uint64) bool { return ip >= text.Start && ip < text.End })
 }

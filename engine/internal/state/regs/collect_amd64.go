@@ -75,16 +75,14 @@ func Layout(buf []byte, known *snapshot.XLayout) *snapshot.XLayout {
 		leaf     = 0xd
 		features = 464 // where the kernel puts the mask, in the legacy area that the processor leaves alone
 	)
-	l := &snapshot.XLayout{Size: len(buf)}
 	if len(buf) < 576 {
-		l.Legacy = true
-		return l
+		return &snapshot.XLayout{Size: len(buf), Legacy: true}
 	}
-	l.SupportedBV = binary.LittleEndian.Uint64(buf[features:])
-	l.MXCSRMask = binary.LittleEndian.Uint32(buf[28:])
-	if known != nil && known.Size == l.Size && known.SupportedBV == l.SupportedBV && known.MXCSRMask == l.MXCSRMask {
+	supported, mask := binary.LittleEndian.Uint64(buf[features:]), binary.LittleEndian.Uint32(buf[28:])
+	if known != nil && known.Size == len(buf) && known.SupportedBV == supported && known.MXCSRMask == mask {
 		return known
 	}
+	l := &snapshot.XLayout{Size: len(buf), SupportedBV: supported, MXCSRMask: mask}
 	for n := uint32(2); n < 64; n++ {
 		if l.SupportedBV>>n&1 == 0 {
 			continue

@@ -77,15 +77,15 @@ func queue(t *collect.Tree, th *collect.Thread, shared bool, pending uint64) ([]
 func actions(b *collect.Batch, h *snapshot.Handlers, last **snapshot.Actions) {
 	const size = 32 // struct kernel_sigaction: handler, flags, restorer, mask
 	room := b.Room(size * snapshot.NumSignals)
-	var calls [snapshot.NumSignals]collect.CallID
-	for i := range calls {
-		calls[i] = b.Call(unix.SYS_RT_SIGACTION, uint64(i+1), 0, room+uint64(i)*size, 8)
+	var call collect.CallID // the last
+	for i := range snapshot.NumSignals {
+		call = b.Call(unix.SYS_RT_SIGACTION, uint64(i+1), 0, room+uint64(i)*size, 8)
 	}
 	b.Then(func(r *collect.Results) error {
 		var all snapshot.Actions
 		data := r.Data(room, size*snapshot.NumSignals)
-		for i, call := range calls {
-			if _, err := r.Value(call); err != nil {
+		for i := range all {
+			if _, err := r.Value(call - collect.CallID(len(all)-1-i)); err != nil {
 				return err
 			}
 			if i+1 == sigkill || i+1 == sigstop {
