@@ -38,12 +38,19 @@ type collector struct {
 	why     string // it stands where it does
 }
 
-// collectors returns the kinds of state in the order in which they are collected.
-func collectors() []collector {
+// firstCollectors returns the kinds that all others rest on, in order.
+func firstCollectors() []collector {
 	return []collector{
 		{"origin", origin.Collect, "the first: this program's own namespaces have the same numbers in every dump"},
 		{"proctree", proctree.Collect, "makes the tasks and threads that the others fill"},
 		{"objects", objects.Collect, "before everything that is shared: what has one number is collected once"},
+	}
+}
+
+// nextCollectors returns the kinds that fill tasks and threads, some of which ask what only the thread that traces may, and those that
+// find files, in order.
+func nextCollectors() []collector {
+	return []collector{
 		{"regs", regs.Collect, ""},
 		{"signals", signals.Collect, ""},
 		{"sched", sched.Collect, ""},
@@ -53,7 +60,19 @@ func collectors() []collector {
 		{"threads", threads.Collect, ""},
 		{"fds", fds.Collect, "before the kinds of files: it makes the list that they claim from"},
 		{"fs", fs.Collect, "before regfile, which claims the directories"},
-		{"mm", mm.Collect, "before regfile, which claims the files that are mapped"},
+	}
+}
+
+// besideCollectors returns the kinds that are collected at the same time by another thread: to tell of mappings takes the kernel as
+// long as all of the above.
+func besideCollectors() []collector {
+	return []collector{{"mappings", mm.Collect, ""}}
+}
+
+// lastCollectors returns the kinds that come when all of these are done, in order.
+func lastCollectors() []collector {
+	return []collector{
+		{"mm", mm.Complete, "before regfile, which claims the files that are mapped"},
 		{"regfile", regfile.Collect, "the first kind of file: it gives names to those that are more than a name"},
 		{"pipes", pipes.Collect, "after regfile, for the names of fifos"},
 		{"eventfd", eventfd.Collect, ""},
@@ -69,12 +88,29 @@ func collectors() []collector {
 
 // collectAll lets all kinds look at the tree.
 func collectAll(t *collect.Tree) error {
-	for _, c := range collectors() {
-		if err := c.collect(t); err != nil {
-			// What is known to be out of the question by now may be the reason.
-			return errors.Join(t.Report.Err(), fmt.Errorf("collect %s: %w", c.name, err))
-		}
+	err := collectKinds(t, firstCollectors())
+	if err == nil {
+		beside := make(chan error, 1)
+		go func() { beside <- collectKinds(t, besideCollectors()) }()
+		err = errors.Join(collectKinds(t, nextCollectors()), <-beside)
+	}
+	if err == nil {
+		err = collectKinds(t, lastCollectors())
+	}
+	if err != nil {
+		// What is known to be out of the question by now may be the reason.
+		return errors.Join(t.Report.Err(), err)
 	}
 	t.Forget()
+	return nil
+}
+
+// collectKinds lets some kinds look at the tree, one after the other.
+func collectKinds(t *collect.Tree, kinds []collector) error {
+	for _, c := range kinds {
+		if err := c.collect(t); err != nil {
+			return fmt.Errorf("collect %s: %w", c.name, err)
+		}
+	}
 	return nil
 }

@@ -14,7 +14,6 @@ import (
 	"stasis.example/criu/rpc"
 	"stasis.example/engine/internal/collect"
 	"stasis.example/engine/internal/images"
-	"stasis.example/engine/internal/kinds"
 	"stasis.example/engine/internal/pages"
 	"stasis.example/engine/internal/plan"
 	"stasis.example/engine/internal/ptrace"
@@ -111,10 +110,12 @@ func (d *dump) frozen(tr *ptrace.Tracer) error {
 	if err := d.refuse(); err != nil {
 		return err
 	}
-	if err := d.enter(); err != nil {
+	// Who runs on need not wait for the images, unless somebody wants to see them before.
+	early := d.fate == leftRunning && d.notify == nil
+	im := newImager(d.tree, d.dir, early)
+	if err := errors.Join(d.enter(im.process), im.finish()); err != nil {
 		return err
 	}
-	set := kinds.Encode(d.tree.Snapshot, d.tree.Report)
 	if err := d.refuse(); err != nil {
 		return err
 	}
@@ -123,7 +124,7 @@ func (d *dump) frozen(tr *ptrace.Tracer) error {
 		return err
 	}
 	d.log.info("pages written")
-	if err := regfile.Write(d.tree, set, d.dir); err != nil {
+	if err := regfile.Write(d.tree, im.set(), d.dir); err != nil {
 		return err
 	}
 	// Who is killed next may be killed where it is. If it does not come to that, it is put in order as after any failure.
@@ -134,15 +135,13 @@ func (d *dump) frozen(tr *ptrace.Tracer) error {
 			}
 		}
 	}
-	// Who runs on need not wait for the images, unless somebody wants to see them before.
-	early := d.fate == leftRunning && d.notify == nil
 	if early {
 		if err := d.undo.undo(); err != nil {
 			return err
 		}
 		d.stats.FrozenTime = microseconds(stopped)
 	}
-	if err := set.Write(d.dir); err != nil {
+	if err := im.complete(); err != nil {
 		return err
 	}
 	if d.cpuinfo {

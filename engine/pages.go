@@ -16,8 +16,8 @@ import (
 )
 
 // enter asks the processes from inside. The pages of each were found before it is entered, and those copied that must be: of a
-// tree the next ones are looked at by another thread meanwhile, since to ask is mostly to wait.
-func (d *dump) enter() error {
+// tree the next ones are looked at by another thread meanwhile, since to ask is mostly to wait. Done is told of each by its place.
+func (d *dump) enter(done func(i int)) error {
 	f := finder{dump: d, found: make(chan error, len(d.tree.Snapshot.Spaces)), stop: make(chan struct{})}
 	if len(d.tree.Snapshot.Spaces) > 1 {
 		go f.all()
@@ -32,7 +32,11 @@ func (d *dump) enter() error {
 		d.stats.MemdumpTime += microsecondsOf(f.took)
 	}()
 	var batch collect.Batch
-	for p := range d.tree.Alive() {
+	for i, p := range d.tree.Processes {
+		if p.Remote == nil {
+			done(i)
+			continue
+		}
 		if p.Space {
 			if err := <-f.found; err != nil {
 				return err
@@ -44,6 +48,7 @@ func (d *dump) enter() error {
 		if err := p.RunInside(&batch); err != nil {
 			return err
 		}
+		done(i)
 	}
 	d.log.info("pages found")
 	return nil

@@ -69,6 +69,9 @@ type Process struct {
 	// and FS say the same of descriptors and working directory, Handlers of signal dispositions.
 	Space, Table, FS, Handlers bool
 
+	// MapLinks are what the links to files that are mapped say, from when package mm reads the mappings until it finds the files.
+	MapLinks []string
+
 	asks   []func(*Batch)
 	status *proc.Status
 }

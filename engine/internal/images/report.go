@@ -5,14 +5,16 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // maxProblems is how many problems a report keeps. A hostile image has one in every byte.
 const maxProblems = 100
 
 // A Report collects what is wrong with a dump, and what is worth to be said about it though it is not. The zero value is
-// ready for use.
+// ready for use, by several at a time.
 type Report struct {
+	mu       sync.Mutex
 	problems []*Problem
 	dropped  int // problems after the first maxProblems
 	notes    []string
@@ -31,6 +33,8 @@ func (p *Problem) Error() string { return p.Where + ": " + p.What }
 func (p *Problem) Unwrap() error { return p.Err }
 
 func (r *Report) add(p *Problem) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if len(r.problems) >= maxProblems {
 		r.dropped++
 		return
@@ -63,9 +67,24 @@ func (r *Report) Failed(where string, err error) {
 // Note keeps a remark.
 func (r *Report) Note(format string, args ...any) {
 	note := fmt.Sprintf(format, args...)
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if len(r.notes) < maxProblems && !slices.Contains(r.notes, note) {
 		r.notes = append(r.notes, note)
 	}
+}
+
+// Merge adds what another report has.
+func (r *Report) Merge(other *Report) {
+	for _, p := range other.problems {
+		r.add(p)
+	}
+	for _, note := range other.notes {
+		r.Note("%s", note)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.dropped += other.dropped
 }
 
 // Notes returns the remarks.

@@ -11,8 +11,33 @@ import (
 	"stasis.example/image/entry"
 )
 
-// Write makes the images of a set, but for pages and ghosts, which are made while the tree stands still. The inventory comes last: a directory without one is no dump.
+// WriteProcess makes the images of one process, by its place in the set, and forgets what is in them.
+func (s *Set) WriteProcess(d image.Dir, i int) error {
+	p := s.Processes[i]
+	err := p.write(d)
+	*p = Process{Entry: p.Entry}
+	return err
+}
+
+// Write makes the images of a set, but for pages and ghosts, which are made while the tree stands still. The inventory comes last: a
+// directory without one is no dump.
 func (s *Set) Write(d image.Dir) error {
+	if err := s.WriteTree(d); err != nil {
+		return err
+	}
+	if err := s.writeProcesses(d); err != nil {
+		return err
+	}
+	return s.WriteInventory(d)
+}
+
+// WriteInventory makes the last image.
+func (s *Set) WriteInventory(d image.Dir) error {
+	return image.WriteAll(d, image.Inventory, 0, &s.Inventory)
+}
+
+// WriteTree makes the images of what is of the tree as a whole, and of what its processes may share.
+func (s *Set) WriteTree(d image.Dir) error {
 	if err := s.clear(d); err != nil {
 		return err
 	}
@@ -21,9 +46,6 @@ func (s *Set) Write(d image.Dir) error {
 		tree[i] = &p.Entry
 	}
 	if err := image.WriteAll(d, image.PSTree, 0, tree...); err != nil {
-		return err
-	}
-	if err := s.writeProcesses(d); err != nil {
 		return err
 	}
 	for _, id := range slices.Sorted(maps.Keys(s.FDInfo)) {
@@ -56,11 +78,9 @@ func (s *Set) Write(d image.Dir) error {
 		}
 	}
 	if s.TimeNS != nil {
-		if err := image.WriteAll(d, image.TimeNS, 0, s.TimeNS); err != nil {
-			return err
-		}
+		return image.WriteAll(d, image.TimeNS, 0, s.TimeNS)
 	}
-	return image.WriteAll(d, image.Inventory, 0, &s.Inventory)
+	return nil
 }
 
 // clear removes images of an earlier dump that say something of the whole tree, and that this one may not write: they would be

@@ -41,6 +41,7 @@ import (
 // A Kind is a kind of state.
 type Kind struct {
 	Name string
+	Of   scope
 
 	// Encode turns what a snapshot has of the kind into entries; Decode is the reverse. Both are pure. Decode is for hostile
 	// input: it reports what is wrong, and leaves a tree that other kinds can go on with.
@@ -50,41 +51,40 @@ type Kind struct {
 	Why string // it stands where it does
 }
 
+// A scope is what the entries of a kind are of.
+type scope uint8
+
+const (
+	perTree    scope = iota + 1
+	perProcess       // of one process, and none of another's is needed to encode them
+)
+
 // All returns the kinds in the order in which they are encoded and decoded.
 func All() []Kind {
 	return []Kind{
-		{"origin", origin.Encode, origin.Decode, "the first: it sets the version of the images, which later kinds raise when they write what CRIU cannot read"},
-		{"proctree", proctree.Encode, proctree.Decode, "makes the tasks and threads, and their cores, which the others fill"},
-		{"objects", objects.Encode, objects.Decode, "before everything that is shared: what has one number is in one place in images"},
-		{"regs", regs.Encode, regs.Decode, ""},
-		{"signals", signals.Encode, signals.Decode, ""},
-		{"sched", sched.Encode, sched.Decode, ""},
-		{"mm", mm.Encode, mm.Decode, ""},
-		{"fds", fds.Encode, fds.Decode, "before the kinds of files: it makes the list that they fill"},
-		{"regfile", regfile.Encode, regfile.Decode, "the first kind of file: a fifo and a terminal have a name here"},
-		{"pipes", pipes.Encode, pipes.Decode, "after regfile, for the names of fifos"},
-		{"eventfd", eventfd.Encode, eventfd.Decode, ""},
-		{"signalfd", signalfd.Encode, signalfd.Decode, ""},
-		{"rpcsock", rpcsock.Encode, rpcsock.Decode, ""},
-		{"tty", tty.Encode, tty.Decode, "after regfile, for the names of terminals"},
-		{"epoll", epoll.Encode, epoll.Decode, ""},
-		{"fs", fs.Encode, fs.Decode, ""},
-		{"attrs", attrs.Encode, attrs.Decode, ""},
-		{"timers", timers.Encode, timers.Decode, ""},
-		{"timerfd", timerfd.Encode, timerfd.Decode, ""},
-		{"limits", limits.Encode, limits.Decode, ""},
-		{"creds", creds.Encode, creds.Decode, ""},
-		{"threads", threads.Encode, threads.Decode, ""},
+		{"origin", perTree, origin.Encode, origin.Decode, "the first: it sets the version of the images, which later kinds raise when they write what CRIU cannot read"},
+		{"proctree", perTree, proctree.Encode, proctree.Decode, "makes the tasks and threads, and their cores, which the others fill"},
+		{"objects", perTree, objects.Encode, objects.Decode, "before everything that is shared: what has one number is in one place in images"},
+		{"regs", perProcess, regs.Encode, regs.Decode, ""},
+		{"signals", perProcess, signals.Encode, signals.Decode, ""},
+		{"sched", perProcess, sched.Encode, sched.Decode, ""},
+		{"mm", perProcess, mm.Encode, mm.Decode, ""},
+		{"fds", perTree, fds.Encode, fds.Decode, "before the kinds of files: it makes the list that they fill"},
+		{"regfile", perTree, regfile.Encode, regfile.Decode, "the first kind of file: a fifo and a terminal have a name here"},
+		{"pipes", perTree, pipes.Encode, pipes.Decode, "after regfile, for the names of fifos"},
+		{"eventfd", perTree, eventfd.Encode, eventfd.Decode, ""},
+		{"signalfd", perTree, signalfd.Encode, signalfd.Decode, ""},
+		{"rpcsock", perTree, rpcsock.Encode, rpcsock.Decode, ""},
+		{"tty", perTree, tty.Encode, tty.Decode, "after regfile, for the names of terminals"},
+		{"epoll", perTree, epoll.Encode, epoll.Decode, ""},
+		{"fs", perTree, fs.Encode, fs.Decode, ""},
+		{"attrs", perProcess, attrs.Encode, attrs.Decode, ""},
+		{"timers", perProcess, timers.Encode, timers.Decode, ""},
+		{"timerfd", perTree, timerfd.Encode, timerfd.Decode, ""},
+		{"limits", perProcess, limits.Encode, limits.Decode, ""},
+		{"creds", perProcess, creds.Encode, creds.Decode, ""},
+		{"threads", perProcess, threads.Encode, threads.Decode, ""},
 	}
-}
-
-// Encode turns a snapshot into entries.
-func Encode(from *snapshot.Tree, r *images.Report) *images.Set {
-	set := &images.Set{}
-	for _, k := range All() {
-		k.Encode(from, set, r)
-	}
-	return set
 }
 
 // Decode turns entries into a snapshot. With problems in the report the snapshot has holes, and is good for nothing but to be

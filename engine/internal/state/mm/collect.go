@@ -17,7 +17,7 @@ import (
 	"stasis.example/internal/proc"
 )
 
-// Collect reads the mappings, and asks for what only the process can tell.
+// Collect reads the mappings. It looks at files of /proc and at nothing that other kinds collect, so it can do so while they do.
 func Collect(t *collect.Tree) error {
 	var vmas []snapshot.VMA // room for those of each
 	for p := range t.Alive() {
@@ -35,20 +35,44 @@ func Collect(t *collect.Tree) error {
 		if s.Auxv, err = p.Dir.Auxv(8); err != nil {
 			return err
 		}
-		link, err := p.Dir.Link("exe")
-		if err != nil {
-			return err
-		}
-		s.Exe = t.Named(p.Holder(), "exe", link, unix.O_RDONLY).ID
 		c := collector{tree: t, p: p, space: s, vmas: vmas[:0]}
 		if err := p.Dir.Smaps(c.mapping); err != nil {
 			return err
 		}
 		vmas, s.VMAs = c.vmas, slices.Clone(c.vmas)
+	}
+	return nil
+}
+
+// Complete finds the files of the mappings, and asks for what only the process can tell.
+func Complete(t *collect.Tree) error {
+	spaces := t.Snapshot.Spaces
+	for p := range t.Alive() {
+		if !p.Space {
+			continue
+		}
+		s := spaces[0] // they are in the same order
+		spaces = spaces[1:]
+		link, err := p.Dir.Link("exe")
+		if err != nil {
+			return err
+		}
+		s.Exe = t.Named(p.Holder(), "exe", link, unix.O_RDONLY).ID
+		links := p.MapLinks
+		p.MapLinks = nil
+		for i := range s.VMAs {
+			if v := &s.VMAs[i]; v.Kind.OfFile() {
+				v.File = t.Named(p.Holder(), mapFile(v.Range), links[0], v.OpenFlags).ID
+				links = links[1:]
+			}
+		}
 		p.Ask(func(b *collect.Batch) { inside(b, p, s) })
 	}
 	return nil
 }
+
+// mapFile is the name of the link in a process's directory of /proc that leads to the file of a mapping.
+func mapFile(r snapshot.Range) string { return fmt.Sprintf("map_files/%x-%x", r.Start, r.End) }
 
 // inside asks for the end of the heap, and for what prctl tells.
 func inside(b *collect.Batch, p *collect.Process, s *snapshot.Space) {
@@ -148,7 +172,7 @@ func (c *collector) mapping(m *proc.Smap) error {
 			v.OpenFlags = unix.O_RDWR
 		}
 		v.Offset = m.Offset
-		v.File = c.file(m, v.OpenFlags)
+		c.p.MapLinks = append(c.p.MapLinks, c.link(m, v.Range))
 	}
 	c.vmas = append(c.vmas, v)
 	if m.Flags.Has(proc.VMMaybeGuard) {
@@ -161,14 +185,16 @@ func (c *collector) mapping(m *proc.Smap) error {
 	return nil
 }
 
-// file returns the file of a mapping. Files of the same name are one, unless one of them has lost the name.
-func (c *collector) file(m *proc.Smap, openFlags uint32) snapshot.FileID {
-	name := fmt.Sprintf("map_files/%x-%x", m.Start, m.End)
-	link, err := c.p.Dir.Link(name)
+// link returns what the link to the file of a mapping says.
+func (c *collector) link(m *proc.Smap, r snapshot.Range) string {
+	link, err := c.p.Dir.Link(mapFile(r))
 	if err != nil { // it takes CAP_CHECKPOINT_RESTORE in the first user namespace
-		link = m.Path
+		return m.Path
 	}
-	return c.tree.Named(c.p.Holder(), name, link, openFlags).ID
+	if n := len(c.p.MapLinks); n > 0 && c.p.MapLinks[n-1] == link {
+		return c.p.MapLinks[n-1] // there once
+	}
+	return link
 }
 
 // kind finds out what a mapping is of, or says why it cannot be saved.
