@@ -53,6 +53,7 @@ type dump struct {
 	links    bool                                  // make names for deleted files that have others
 	shellJob bool                                  // sessions and groups may be led from outside
 	notify   func(stage string) (*rpc.Opts, error) // nil for nobody to be told
+	stage    func(name string)                     // for who only wants to know
 
 	freezer *freezerCgroup // that has stopped the tree
 	tree    *collect.Tree
@@ -172,6 +173,7 @@ func (d *dump) frozen(tr *ptrace.Tracer) error {
 
 // tell notifies of a stage; whoever is told can refuse to go on.
 func (d *dump) tell(stage string) error {
+	d.stage(stage)
 	if d.notify == nil {
 		return nil
 	}

@@ -36,6 +36,8 @@ type Settings struct {
 	Out io.Writer
 	// FileValidation says how a restore tells that a file is the one that was open.
 	FileValidation string
+	// Stage is told of the stages of an operation as they come.
+	Stage func(name string)
 }
 
 // With returns the engine.

@@ -54,6 +54,7 @@ func (e *Engine) restore(ctx context.Context, opts *rpc.Opts, s *session) (*rpc.
 		options: plan.Options{Arch: snapshot.AMD64, ShellJob: value(opts.ShellJob)},
 		files:   apply.Files{CheckSize: true, CheckBuildID: true, SkipMode: value(opts.SkipFileRWXCheck)},
 	}
+	r.stage = e.settings.stage
 	e.validation(&r.files, opts)
 	if asksForCPUInfo(opts) {
 		if err := compareCPUInfo(dirs.images, *opts.CPUCap); err != nil {

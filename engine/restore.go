@@ -40,6 +40,7 @@ type restore struct {
 	files   apply.Files                       // how files are found and compared
 	allowed func(*snapshot.Tree) error        // whether whoever asks may have such a tree; nil for yes
 	notify  func(stage string, pid int) error // nil for nobody to be told
+	stage   func(name string)                 // for who only wants to know
 
 	began  time.Time
 	ghosts regfile.Ghosts // files whose names are gone
@@ -304,6 +305,7 @@ func (r *restore) lastStages() error {
 
 // tell notifies of a stage; whoever is told can refuse to go on.
 func (r *restore) tell(stage string, pid int) error {
+	r.stage(stage)
 	if r.notify == nil {
 		return nil
 	}

@@ -82,6 +82,7 @@ func (e *Engine) dump(ctx context.Context, opts *rpc.Opts, s *session) (*rpc.Res
 	defer limit.cancel()
 	d := &dump{pid: pid, dir: dirs.images, work: dirs.work, log: dirs.log, kernel: e.kernel, oldPages: e.oldPages, socket: socket, shellJob: value(opts.ShellJob),
 		cgroup: value(opts.FreezeCgroup), external: opts.External, cgroups: cgroupMode(opts), cpuinfo: asksForCPUInfo(opts), buildIDs: e.settings.FileValidation != "filesize", ghosts: ghostLimit(opts), links: value(opts.LinkRemap)}
+	d.stage = e.settings.stage
 	switch {
 	case value(opts.LeaveStopped):
 		d.fate = leftStopped

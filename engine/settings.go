@@ -16,6 +16,9 @@ type Settings struct {
 	// FileValidation says how a restore tells that a file is the one that was open: "filesize" by its size, "buildid" or "" also
 	// by the build ID that programs and libraries have.
 	FileValidation string
+	// Stage is told of the stages of an operation as they come, by the names that notifications have; nil for nobody. It has no say,
+	// and nothing waits for it: unlike for one who asks to be notified, nothing is put in order to be looked at.
+	Stage func(name string)
 }
 
 // With returns an engine with other settings.
@@ -31,6 +34,13 @@ func (e *Engine) logTo() io.Writer {
 		return e.settings.Log
 	}
 	return os.Stderr
+}
+
+// stage tells of a stage.
+func (s *Settings) stage(name string) {
+	if s.Stage != nil {
+		s.Stage(name)
+	}
 }
 
 // out is where statistics are printed.

@@ -17,7 +17,7 @@ import (
 
 // openBuiltin makes the built-in engine ready, which logs to stderr.
 func (r *run) openBuiltin(stderr *os.File) (*peer, error) {
-	with := builtin.Settings{Log: cmp.Or(stderr, r.Stderr), Out: r.Stdout}
+	with := builtin.Settings{Log: cmp.Or(stderr, r.Stderr), Out: r.Stdout, Stage: func(name string) { r.progress.stage(name) }}
 	var names []string
 	for _, c := range r.settings.child {
 		switch c.name {

@@ -95,13 +95,13 @@ func (r *run) freeze(ctx context.Context, name string, do func(context.Context, 
 	start := time.Now()
 	if !r.quietly() {
 		_, before := j.size()
-		st.progress = startProgress(r.Stderr, isTerminal(r.Stderr), fmt.Sprintf("%s %d", name, s.pid), dumpStages(), func() int64 {
+		r.progress = startProgress(r.Stderr, isTerminal(r.Stderr), fmt.Sprintf("%s %d", name, s.pid), dumpStages(), func() int64 {
 			_, now := j.size()
 			return now - before
 		})
 	}
 	err = do(ctx, j, st)
-	st.progress.end()
+	r.progress.end()
 	if err != nil {
 		return err
 	}

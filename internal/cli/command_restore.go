@@ -56,11 +56,11 @@ func (r *run) restore(ctx context.Context) error {
 	st := &stages{job: j, pidfile: s.pidfile != ""}
 	start := time.Now()
 	if !r.quietly() {
-		st.progress = startProgress(r.Stderr, isTerminal(r.Stderr), "restore", restoreStages(), nil)
+		r.progress = startProgress(r.Stderr, isTerminal(r.Stderr), "restore", restoreStages(), nil)
 	}
 	o.Notify = st.callback()
 	pid, child, err := r.thaw(ctx, j, o)
-	st.progress.end()
+	r.progress.end()
 	if err != nil {
 		st.undo()
 		return j.fail(err)

@@ -17,17 +17,18 @@ import (
 // stages acts on the notifications of an operation: it runs the action scripts, writes the pidfile and tells the
 // progress.
 type stages struct {
-	job      *job
-	progress *progress
-	pid      int  // of the tree's root, once it is known
-	pidfile  bool // it is to be written, when the tree is restored
-	written  bool
-	status   *os.File // of --status-fd, nil for none
+	job     *job
+	pid     int  // of the tree's root, once it is known
+	pidfile bool // it is to be written, when the tree is restored
+	written bool
+	status  *os.File // of --status-fd, nil for none
 }
 
-// needed reports whether there is anything to do; an operation without notifications is a little faster.
+// needed reports whether there is anything to do. An operation without notifications is faster: where somebody may look at the tree
+// before it is killed, or goes on, it has to be put in order for that. The built-in engine tells the progress without.
 func (st *stages) needed() bool {
-	return st.pidfile || st.status != nil || st.progress != nil || len(st.job.run.settings.scripts) > 0
+	r := st.job.run
+	return st.pidfile || st.status != nil || r.progress != nil && r.settings.engine.kind != engineBuiltin || len(r.settings.scripts) > 0
 }
 
 func (st *stages) callback() func(context.Context, *criu.Event) error {
@@ -38,7 +39,7 @@ func (st *stages) callback() func(context.Context, *criu.Event) error {
 }
 
 func (st *stages) notify(ctx context.Context, ev *criu.Event) error {
-	st.progress.stage(ev.Name)
+	st.job.run.progress.stage(ev.Name)
 	if ev.PID != 0 {
 		st.pid = ev.PID
 	}

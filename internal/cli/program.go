@@ -43,7 +43,8 @@ type run struct {
 	line     *commandLine
 	settings *settings
 	action   action
-	exit     int // status of a run without an error
+	exit     int       // status of a run without an error
+	progress *progress // of the operation, nil for none that is shown
 }
 
 // Run does what the command line says and returns the status to exit with.
