@@ -47,6 +47,16 @@ func policy(th *apply.Thread, tid int) error {
 	if err != nil {
 		return fmt.Errorf("%s: sched_getattr: %w", th.Where(), err)
 	}
+	twentyMinus, err := unix.Getpriority(unix.PRIO_PROCESS, tid)
+	if err != nil {
+		return fmt.Errorf("%s: getpriority: %w", th.Where(), err)
+	}
+	if 20-twentyMinus != int(s.Nice) {
+		// By itself: SCHED_IDLE and the realtime policies leave it what it was, that of whoever restores.
+		if err := unix.Setpriority(unix.PRIO_PROCESS, tid, int(s.Nice)); err != nil {
+			return fmt.Errorf("%s: nice %d: %w", th.Where(), s.Nice, nice(err))
+		}
+	}
 	want := unix.SchedAttr{Size: sizeVer0, Policy: s.Policy &^ resetOnFork}
 	if s.Policy&resetOnFork != 0 {
 		want.Flags = flagResetOnFork
@@ -56,8 +66,7 @@ func policy(th *apply.Thread, tid int) error {
 	} else {
 		want.Nice = s.Nice
 	}
-	same := has.Policy == want.Policy && has.Flags&flagResetOnFork == want.Flags && has.Priority == want.Priority
-	if same && (realtime(s.Policy) || has.Nice == want.Nice) {
+	if has.Policy == want.Policy && has.Flags&flagResetOnFork == want.Flags && has.Priority == want.Priority {
 		return nil
 	}
 	if err := unix.SchedSetAttr(tid, &want, 0); err != nil {

@@ -28,8 +28,13 @@ func Collect(t *collect.Tree) error {
 		if err != nil {
 			return fmt.Errorf("%s: sched_getattr: %w", th.Where(), err)
 		}
+		// sched_getattr does not tell the nice value of realtime policies.
+		twentyMinus, err := unix.Getpriority(unix.PRIO_PROCESS, tid)
+		if err != nil {
+			return fmt.Errorf("%s: getpriority: %w", th.Where(), err)
+		}
 		const flagResetOnFork = 1 // SCHED_FLAG_RESET_ON_FORK
-		s := snapshot.Scheduling{Policy: attr.Policy, Nice: attr.Nice, Priority: attr.Priority}
+		s := snapshot.Scheduling{Policy: attr.Policy, Nice: int32(20 - twentyMinus), Priority: attr.Priority}
 		if attr.Flags&flagResetOnFork != 0 {
 			s.Policy |= resetOnFork
 		}

@@ -2,7 +2,7 @@
 // the slack of timers. In images it is thread_core of core-TID.img; what CRIU does not save (processors, I/O priority, slack)
 // is in an extension field there.
 //
-//   - Collect: sched_getattr, sched_getaffinity, ioprio_get, /proc/PID/timerslack_ns; all from outside.
+//   - Collect: sched_getattr, getpriority, sched_getaffinity, ioprio_get, /proc/PID/timerslack_ns; all from outside.
 //   - Apply from outside, before the credentials are taken away. Processors that this machine does not have are left
 //     out; a set of which none is left is no reason to fail.
 package sched
@@ -72,11 +72,11 @@ func Decode(from *images.Set, to *snapshot.Tree, r *images.Report) {
 	for t := range from.Threads(to) {
 		e := t.Core.ThreadCore
 		s := snapshot.Scheduling{Policy: e.GetSchedPolicy(), Nice: e.GetSchedNice(), Priority: e.GetSchedPrio()}
+		if s.Nice < -20 || s.Nice > 19 {
+			r.Damaged(t.Image, "nice value %d", s.Nice)
+		}
 		switch s.Policy &^ resetOnFork {
 		case other, batch, idle:
-			if s.Nice < -20 || s.Nice > 19 {
-				r.Damaged(t.Image, "nice value %d", s.Nice)
-			}
 		case fifo, rr:
 			if s.Priority < 1 || s.Priority > 99 {
 				r.Damaged(t.Image, "realtime priority %d", s.Priority)
