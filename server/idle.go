@@ -126,7 +126,9 @@ func (r *running) startAhead() {
 		defer func() { <-r.slots }()
 		w, err := r.start(nil)
 		if err != nil {
-			r.log("no worker ahead of the next client: %v", err) // it will be told why itself, if it is so still
+			if !r.isEnding() {
+				r.log("no worker ahead of the next client: %v", err) // it will be told why itself, if it is so still
+			}
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			r.starting = false

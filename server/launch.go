@@ -82,7 +82,12 @@ func (r *running) launch(c *client) (*launched, error) {
 	}
 	listens := forRoot || !r.rules.apart
 	if listens && r.maxWaiting() > 0 {
-		attr.Files = append(attr.Files, r.listener.File())
+		socket, done, err := r.listener.share()
+		if err != nil {
+			return nil, errors.Join(err, closeBoth(control, logR))
+		}
+		defer done()
+		attr.Files = append(attr.Files, socket)
 	}
 	if become {
 		cgroup, err := r.becomeClient(attr, c, r.rules)

@@ -41,7 +41,8 @@ type Listener struct {
 	waiter *waiter // nil after Close
 	wake   int     // an eventfd: nothing is to be waited for any more
 
-	accepting sync.Mutex // held by accept
+	using     sync.RWMutex // held while the socket is passed on
+	accepting sync.Mutex   // held by accept
 	unname    sync.Once
 	once      sync.Once
 	err       error
@@ -333,6 +334,18 @@ func (l *Listener) yield() error {
 	return l.waiter.last()
 }
 
+// share lets a process that is started inherit the socket, and keeps it open until done is called.
+func (l *Listener) share() (socket *os.File, done func(), err error) {
+	l.using.RLock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.waiter == nil {
+		l.using.RUnlock()
+		return nil, nil, os.ErrClosed
+	}
+	return l.file, l.using.RUnlock, nil
+}
+
 // stop removes the name, so that nobody connects any more, and ends accept.
 func (l *Listener) stop() {
 	l.unname.Do(func() {
@@ -356,6 +369,8 @@ func (l *Listener) Close() error {
 		l.stop()
 		l.accepting.Lock()
 		defer l.accepting.Unlock()
+		l.using.Lock()
+		defer l.using.Unlock()
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		if l.waiter != nil {
