@@ -49,6 +49,7 @@ var victims = []struct {
 	{name: "job", terminal: true},
 	{name: "leaderless"},
 	{name: "limits"},
+	{name: "lingers"},
 	{name: "many", args: []string{"pages", "10"}},
 	{name: "many", args: []string{"apart", "10"}},
 	{name: "many", args: []string{"mappings", "10"}},

@@ -9,6 +9,7 @@ const (
 	blkArea         = 0x340
 	blkAreaLength   = 0x348
 	blkAsk          = 0x16e
+	blkAsked        = 0x18d
 	blkAx           = 0x310
 	blkAxRestart    = 0x2f0
 	blkAxReturn     = 0x300
@@ -21,6 +22,7 @@ const (
 	blkBusy         = 0x360
 	blkBx           = 0x278
 	blkCall         = 0xa
+	blkChosen       = 0x22a
 	blkCodeEnd      = 0x25b
 	blkCount        = 0x468
 	blkCx           = 0x280
@@ -70,6 +72,8 @@ const (
 	blkState        = 0x260
 	blkStateEnd     = 0x368
 	blkTable        = 0x460
+	blkToRestart    = 0x247
+	blkToReturn     = 0x233
 	blkUnmap        = 0x18
 	blkWindow       = 0xb4
 	blkZero         = 0x328

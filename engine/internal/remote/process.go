@@ -211,6 +211,9 @@ func (p *Process) examine() error {
 			return err
 		}
 	}
+	if err := p.Threads[0].freeBootPlace(); err != nil {
+		return err
+	}
 	for _, th := range p.Threads {
 		if err := th.examine(); err != nil {
 			return err

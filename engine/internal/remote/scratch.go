@@ -132,7 +132,7 @@ func (p *Process) oldBlock(pc uint64) uint64 {
 // bootPlace finds room for the boot block: zeros that nothing uses, in memory that can be executed. The vDSO has them
 // behind its code, up to the end of its last page. Where it has not enough, the tail of the last page of a private
 // mapping of a file will do: the linker has put nothing there. What a dead engine has left there counts as zeros; it is
-// put back all the same, as a signal handler may still return to it.
+// put back all the same, as a thread that nobody has looked at may still return to it.
 func (p *Process) bootPlace(maps []proc.Mapping) error {
 	for _, wanted := range []func(*proc.Mapping) bool{
 		func(m *proc.Mapping) bool { return m.Path == "[vdso]" },

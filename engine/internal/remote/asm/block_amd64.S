@@ -166,7 +166,7 @@ ask:	xorl	%edi, %edi
 	movl	$8, %r8d
 	movl	$SYS_ppoll, %eax
 	syscall
-	testl	%eax, %eax
+asked:	testl	%eax, %eax
 	setnz	%r15b
 
 # Flags, mask, registers, and off. No instruction after popf changes flags.
@@ -199,12 +199,14 @@ settled:
 	movq	r13_(%rip), %r13
 	movq	r14_(%rip), %r14
 	movq	%r15, %rcx
-	movq	r15_(%rip), %r15
-	jrcxz	6f
+chosen:	movq	r15_(%rip), %r15
+	jrcxz	to_restart
+to_return:
 	movq	cx(%rip), %rcx
 	movq	ax_return(%rip), %rax
 	jmp	*ip_return(%rip)
-6:	movq	cx(%rip), %rcx
+to_restart:
+	movq	cx(%rip), %rcx
 	movq	ax_restart(%rip), %rax
 	jmp	*ip_restart(%rip)
 code_end:
