@@ -65,7 +65,7 @@ type restore struct {
 // context ends, or when this process dies.
 func (r *restore) run(ctx context.Context) (root int, err error) {
 	r.began = time.Now()
-	if r.plan, err = plan.Make(r.dir, r.options); err != nil {
+	if r.plan, err = plan.Make(ctx, r.dir, r.options); err != nil {
 		return 0, err
 	}
 	for _, note := range r.plan.Notes {

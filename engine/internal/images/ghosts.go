@@ -15,6 +15,9 @@ func (s *Set) readGhosts(d image.Dir, r *Report) {
 	s.haunts = make(map[uint32]*entry.RemapFilePath, len(s.Remaps))
 	known := make(map[uint32]bool)
 	for i := range s.Remaps {
+		if r.Stopped() {
+			return
+		}
 		m := &s.Remaps[i]
 		if s.haunts[m.OrigID] != nil {
 			r.Damaged(image.RemapFilePath.File(0), "file %d is in it twice", m.OrigID)
@@ -62,7 +65,7 @@ func readGhost(d image.Dir, id uint32, r *Report) Ghost {
 		r.Damaged(name, "its size is %d", size)
 		return g
 	}
-	for end := uint64(0); ; {
+	for end := uint64(0); !r.Stopped(); {
 		var c entry.GhostChunk
 		err := in.Next(&c)
 		if errors.Is(err, io.EOF) {
@@ -79,4 +82,5 @@ func readGhost(d image.Dir, id uint32, r *Report) Ghost {
 		in.Payload(int64(c.Len))
 		end = c.Off + c.Len
 	}
+	return g
 }

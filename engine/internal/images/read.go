@@ -24,6 +24,7 @@ const (
 // Read reads the images of a directory, all but the pages and what is in ghosts. What is wrong goes to the report; the Set has what could be read,
 // with entries that are as they must be or are missing: a process whose core cannot be read has an empty one.
 func Read(d image.Dir, r *Report) *Set {
+	d = untilStopped{d, r}
 	s := &Set{FDInfo: make(map[uint32][]entry.FDInfo)}
 	inv, err := image.ReadInventory(d)
 	if err != nil {
@@ -52,7 +53,7 @@ type message[T any] interface {
 }
 
 // list reads at most limit entries. It stops at the first that cannot be read.
-func list[T any, P message[T]](d image.Dir, t image.Type, id uint64, limit int) ([]T, error) {
+func list[T any, P message[T]](d image.Dir, t image.Type, id uint64, limit int, report *Report) ([]T, error) {
 	r, err := image.Open(d, t, id)
 	if err != nil {
 		return nil, err
@@ -60,6 +61,9 @@ func list[T any, P message[T]](d image.Dir, t image.Type, id uint64, limit int) 
 	defer r.Close()
 	var all []T
 	for {
+		if report.Stopped() {
+			return all, nil
+		}
 		var m T
 		err := r.Next(P(&m))
 		if errors.Is(err, io.EOF) {
@@ -77,7 +81,7 @@ func list[T any, P message[T]](d image.Dir, t image.Type, id uint64, limit int) 
 
 // optional reads an image that a dump need not have, and reports whether it has.
 func optional[T any, P message[T]](d image.Dir, t image.Type, id uint64, limit int, r *Report) ([]T, bool) {
-	all, err := list[T, P](d, t, id, limit)
+	all, err := list[T, P](d, t, id, limit, r)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, false
 	}
@@ -119,6 +123,9 @@ func (s *Set) readProcesses(d image.Dir, r *Report) {
 	threads := 0
 	var actions []entry.SA
 	for _, e := range tree {
+		if r.Stopped() {
+			return
+		}
 		p := &Process{Entry: e}
 		s.Processes = append(s.Processes, p)
 		core := s.core(d, e.PID, r)
@@ -136,7 +143,7 @@ func (s *Set) readProcesses(d image.Dir, r *Report) {
 			return
 		}
 		for i, tid := range e.Threads {
-			if i > 0 {
+			if i > 0 && !r.Stopped() {
 				p.Cores = append(p.Cores, s.core(d, tid, r))
 			}
 		}
@@ -173,6 +180,9 @@ func shareActions(last *[]entry.SA, tc *entry.TaskCore) {
 func (s *Set) readShared(d image.Dir, r *Report) {
 	mms, fss := make(map[uint32]bool), make(map[uint32]bool)
 	for _, p := range s.Processes {
+		if r.Stopped() {
+			return
+		}
 		if p.IDs == nil {
 			continue
 		}
@@ -220,7 +230,7 @@ func (s *Set) readTable(d image.Dir, id uint32, r *Report) {
 	if _, ok := s.FDInfo[id]; ok {
 		return
 	}
-	slots, err := list[entry.FDInfo](d, image.FDInfo, uint64(id), maxSlots)
+	slots, err := list[entry.FDInfo](d, image.FDInfo, uint64(id), maxSlots, r)
 	if err != nil {
 		r.missing(image.FDInfo.File(uint64(id)), err)
 	}
@@ -228,7 +238,7 @@ func (s *Set) readTable(d image.Dir, id uint32, r *Report) {
 }
 
 func (s *Set) readFiles(d image.Dir, r *Report) {
-	files, err := list[entry.File](d, image.Files, 0, maxFiles)
+	files, err := list[entry.File](d, image.Files, 0, maxFiles, r)
 	if err != nil {
 		r.missing(image.Files.File(0), err)
 	}
@@ -251,7 +261,7 @@ func readPipes(d image.Dir, t image.Type, report *Report) []PipeData {
 	defer r.Close()
 	var all []PipeData
 	total := int64(0)
-	for {
+	for !report.Stopped() {
 		var p PipeData
 		err := r.Next(&p.Entry)
 		if errors.Is(err, io.EOF) {
@@ -272,6 +282,7 @@ func readPipes(d image.Dir, t image.Type, report *Report) []PipeData {
 		}
 		all = append(all, p)
 	}
+	return all
 }
 
 // refused are the images that a directory may have and whose entries the engine does not restore.
@@ -306,6 +317,9 @@ func (s *Set) refuseOthers(d image.Dir, r *Report) {
 	}
 	ghosts := s.ghostIDs()
 	for _, name := range names {
+		if r.Stopped() {
+			return
+		}
 		t, id, ok := image.ParseFile(name)
 		if !ok {
 			if strings.HasSuffix(name, ".img") {

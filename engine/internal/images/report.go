@@ -1,6 +1,7 @@
 package images
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -18,7 +19,15 @@ type Report struct {
 	problems []*Problem
 	dropped  int // problems after the first maxProblems
 	notes    []string
+	ended    func() error // of the context of whoever waits for the report; nil for one that waits as long as it takes
 }
+
+// Until says that nobody waits for the report when the context has ended.
+func (r *Report) Until(ctx context.Context) { r.ended = ctx.Err }
+
+// Stopped reports whether nobody waits for the report any more. Whoever works for it looks in every round of a loop that images can
+// make long, and leaves it; what has been found until then is of no use to anybody.
+func (r *Report) Stopped() bool { return r != nil && r.ended != nil && r.ended() != nil }
 
 // A Problem is one reason why a dump cannot be restored, or a tree not be dumped.
 type Problem struct {

@@ -92,6 +92,9 @@ func All() []Kind {
 func Decode(from *images.Set, r *images.Report) *snapshot.Tree {
 	tree := &snapshot.Tree{}
 	for _, k := range All() {
+		if r.Stopped() {
+			break
+		}
 		k.Decode(from, tree, r)
 	}
 	return tree

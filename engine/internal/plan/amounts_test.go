@@ -110,7 +110,7 @@ func planning(t *testing.T, grow func(*snapshot.Tree, int), n int) time.Duration
 	least := time.Hour
 	for range 3 {
 		began := used(t)
-		_, _ = Make(d, Options{}) // some are refused, which takes as long
+		_, _ = Make(t.Context(), d, Options{}) // some are refused, which takes as long
 		least = min(least, used(t)-began)
 	}
 	return least

@@ -91,7 +91,7 @@ func BenchmarkMake(b *testing.B) {
 				}
 				b.ReportAllocs()
 				for b.Loop() {
-					if _, err := Make(d, Options{}); err != nil {
+					if _, err := Make(b.Context(), d, Options{}); err != nil {
 						b.Fatal(err)
 					}
 				}

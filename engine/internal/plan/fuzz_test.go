@@ -65,7 +65,7 @@ func FuzzMake(f *testing.F) {
 			write(t, d, file.name, file.data)
 		}
 		start := time.Now()
-		p, err := Make(d, small[n].options)
+		p, err := Make(t.Context(), d, small[n].options)
 		if took := time.Since(start); took > 10*time.Second {
 			t.Errorf("it took %v", took)
 		}

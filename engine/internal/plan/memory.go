@@ -46,6 +46,9 @@ func (p *Plan) memory(d image.Dir, r *images.Report) {
 	good := make(map[snapshot.ObjectID]bool)
 	var spare []byte // for the next vDSO
 	for _, t := range p.Tree.Tasks {
+		if r.Stopped() {
+			return
+		}
 		tasks[t.PID.Num()] = t
 		s := spaces[t.Space]
 		if t.State == snapshot.Dead || s == nil || owner[t.Space] != 0 {
@@ -68,6 +71,9 @@ func (p *Plan) memory(d image.Dir, r *images.Report) {
 	}
 	paths := filePaths(p.Tree)
 	for i := range p.Memory {
+		if r.Stopped() {
+			return
+		}
 		m := &p.Memory[i]
 		by := forker[m.PID]
 		for by != 0 && tasks[by] == nil {
@@ -77,7 +83,7 @@ func (p *Plan) memory(d image.Dir, r *images.Report) {
 			continue
 		}
 		from := tasks[by].Space
-		if err := p.inherit(d, m, common(paths, spaces[m.Space].VMAs, spaces[from].VMAs), owner[from]); err != nil {
+		if err := p.inherit(d, m, common(paths, spaces[m.Space].VMAs, spaces[from].VMAs), owner[from], r); err != nil {
 			r.Failed(image.Pagemap.File(uint64(m.PID)), err)
 		}
 		if len(m.Inherit) > 0 {
@@ -108,6 +114,9 @@ func (p *Plan) scan(d image.Dir, s *snapshot.Space, m *Memory, spare []byte, r *
 	defer c.Close()
 	vma := 0
 	for {
+		if r.Stopped() {
+			return false
+		}
 		e, err := c.Next()
 		if errors.Is(err, io.EOF) {
 			return true
@@ -213,7 +222,7 @@ const (
 )
 
 // inherit finds out what a space can have from that of the process it was forked by, of the ranges that they have in common.
-func (p *Plan) inherit(d image.Dir, m *Memory, ranges []snapshot.Range, parentPID int) error {
+func (p *Plan) inherit(d image.Dir, m *Memory, ranges []snapshot.Range, parentPID int, report *images.Report) error {
 	if len(ranges) == 0 {
 		return nil
 	}
@@ -227,7 +236,7 @@ func (p *Plan) inherit(d image.Dir, m *Memory, ranges []snapshot.Range, parentPI
 		return nil // which has been said when it was scanned
 	}
 	defer theirs.Close()
-	a, b := &runs{chain: mine, pageSize: p.Tree.PageSize}, &runs{chain: theirs, pageSize: p.Tree.PageSize}
+	a, b := &runs{chain: mine, pageSize: p.Tree.PageSize, report: report}, &runs{chain: theirs, pageSize: p.Tree.PageSize, report: report}
 	for _, r := range ranges {
 		pages, err := overlap(a, b, r)
 		if err != nil {
@@ -282,11 +291,12 @@ type runs struct {
 	at       image.Extent   // the present run
 	now      snapshot.Range // and where it is
 	done     bool
+	report   *images.Report // who waits; nil for somebody who waits as long as it takes
 }
 
 // seek moves to the run that has an address or is the next after it.
 func (r *runs) seek(addr uint64) error {
-	for !r.done && r.now.End <= addr {
+	for !r.done && r.now.End <= addr && !r.report.Stopped() {
 		e, err := r.chain.Next()
 		if errors.Is(err, io.EOF) {
 			r.done = true
@@ -303,7 +313,7 @@ func (r *runs) seek(addr uint64) error {
 // overlap returns how many bytes of a range both have pages for.
 func overlap(a, b *runs, in snapshot.Range) (uint64, error) {
 	sum := uint64(0)
-	for addr := in.Start; addr < in.End; {
+	for addr := in.Start; addr < in.End && !a.report.Stopped(); {
 		if err := errors.Join(a.seek(addr), b.seek(addr)); err != nil {
 			return 0, err
 		}

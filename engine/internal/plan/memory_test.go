@@ -155,7 +155,7 @@ func TestParent(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, d, "pages-1.img", make([]byte, pages*4096))
-	p, err := Make(d, Options{})
+	p, err := Make(t.Context(), d, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,8 @@
 package plan
 
 import (
+	"context"
+
 	"stasis.example/engine/internal/images"
 	"stasis.example/engine/internal/kinds"
 	"stasis.example/engine/internal/snapshot"
@@ -31,18 +33,30 @@ type Plan struct {
 	Notes   []string        // what is worth to be said, though it is no reason to refuse
 }
 
-// Make plans the restore of a directory. Its error is an [*images.Refusal] with every reason there is.
-func Make(d image.Dir, o Options) (*Plan, error) {
+// Make plans the restore of a directory. Its error is an [*images.Refusal] with every reason there is, or the context's when that has
+// ended: images of many processes, or with many runs of pages, take a while.
+func Make(ctx context.Context, d image.Dir, o Options) (*Plan, error) {
 	r := new(images.Report)
+	r.Until(ctx)
 	set := images.Read(d, r)
 	p := &Plan{Options: o, Tree: kinds.Decode(set, r)}
-	p.check(set, r)
-	p.Steps = shape(p.Tree, o.ShellJob, r)
-	p.births(r)
-	p.openFiles(r)
-	p.watch(r)
-	p.memory(d, r)
-	p.placeFills()
+	for _, part := range []func(){
+		func() { p.check(set, r) },
+		func() { p.Steps = shape(p.Tree, o.ShellJob, r) },
+		func() { p.births(r) },
+		func() { p.openFiles(r) },
+		func() { p.watch(r) },
+		func() { p.memory(d, r) },
+		p.placeFills,
+	} {
+		if r.Stopped() {
+			return nil, context.Cause(ctx)
+		}
+		part()
+	}
+	if r.Stopped() {
+		return nil, context.Cause(ctx)
+	}
 	if err := r.Err(); err != nil {
 		return nil, err
 	}

@@ -115,11 +115,11 @@ var goldens = []goldenDump{
 func TestGolden(t *testing.T) {
 	for _, g := range goldens {
 		t.Run(g.name, func(t *testing.T) {
-			p, err := Make(load(t, g.path), g.options)
+			p, err := Make(t.Context(), load(t, g.path), g.options)
 			if err != nil {
 				t.Fatal(err)
 			}
-			again, err := Make(load(t, g.path), g.options)
+			again, err := Make(t.Context(), load(t, g.path), g.options)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -147,7 +147,7 @@ func TestGolden(t *testing.T) {
 // refusal makes a plan that must not be made and returns the reasons.
 func refusal(t *testing.T, d image.Dir, o Options) *images.Refusal {
 	t.Helper()
-	p, err := Make(d, o)
+	p, err := Make(t.Context(), d, o)
 	if err == nil {
 		t.Fatal("the plan was made")
 	}

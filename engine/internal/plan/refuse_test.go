@@ -293,7 +293,7 @@ func TestAllAtOnce(t *testing.T) {
 func TestUnknownField(t *testing.T) {
 	d := load(t, "testdata/criu/state")
 	edit(t, d, image.Core, rootOf(t, d), func(c *entry.Core) { c.ThreadCore.Unknown = []byte{0xf8, 0x06, 1} })
-	p, err := Make(d, Options{})
+	p, err := Make(t.Context(), d, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -335,12 +335,12 @@ func TestShared(t *testing.T) {
 	own := []string{image.MM.File(pid), image.Pagemap.File(pid), image.FS.File(pid)}
 	for _, name := range own {
 		others := slices.DeleteFunc(slices.Clone(own), func(other string) bool { return other == name })
-		_, err := Make(without(t, d, others...), Options{})
+		_, err := Make(t.Context(), without(t, d, others...), Options{})
 		if err == nil || !strings.Contains(err.Error(), name+": process") || !strings.Contains(err.Error(), "has its own") {
 			t.Errorf("with %s: %v", name, err)
 		}
 	}
-	p, err := Make(without(t, d, own...), Options{})
+	p, err := Make(t.Context(), without(t, d, own...), Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -100,6 +100,9 @@ func shape(t *snapshot.Tree, shellJob bool, r *images.Report) []Step {
 	}
 	forced := make(map[int]int)
 	for range maxAttempts {
+		if r.Stopped() {
+			return nil
+		}
 		s := &shaper{
 			r: r, byPID: make(map[int]*node), sessions: make(map[int]*session), groups: make(map[int]int), shared: make(map[sharedThing]*node),
 		}

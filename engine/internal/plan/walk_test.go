@@ -83,7 +83,7 @@ func TestWalk(t *testing.T) {
 func TestWalkGolden(t *testing.T) {
 	for _, g := range goldens {
 		d := load(t, g.path)
-		p, err := Make(d, g.options)
+		p, err := Make(t.Context(), d, g.options)
 		if err != nil {
 			t.Fatal(err)
 		}
