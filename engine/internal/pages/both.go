@@ -86,7 +86,8 @@ func (c *Copier) itself(fd uint64, work *work, portion int) error {
 }
 
 // writes returns the calls that write vectors, a portion each, and the table of memory which they share at an address.
-func (c *Copier) writes(fd, addr uint64, some []vector, portion int) (calls []remote.Call, table []byte) {
+func (c *Copier) writes(fd, addr uint64, some []vector, portion int) ([]remote.Call, []byte) {
+	calls, table := c.calls[:0], c.table[:0]
 	for i := range some {
 		c.parts = c.rest.parts(c.parts[:0], &some[i])
 		c.cutter.left = c.parts
@@ -100,6 +101,7 @@ func (c *Copier) writes(fd, addr uint64, some []vector, portion int) (calls []re
 			offset += uint64(n)
 		}
 	}
+	c.calls, c.table = calls, table // to be used again
 	return calls, table
 }
 

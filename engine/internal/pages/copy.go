@@ -32,6 +32,8 @@ type Copier struct {
 	end    int64 // of the sink
 	parts  []unix.RemoteIovec
 	cutter cutter
+	calls  []remote.Call
+	table  []byte
 
 	// Written counts the pages.
 	Written uint64

@@ -41,8 +41,9 @@ type mover struct {
 	images            map[uintptr]uint64
 	files             []uint64
 
-	jobs  []job // that it is at
-	calls []stub.Call
+	jobs      []job // that it is at
+	calls     []stub.Call
+	arguments []byte
 }
 
 const (
@@ -215,8 +216,7 @@ func (m *mover) image(file image.File) (theirs uint64, ok bool, err error) {
 
 // begin begins jobs, or reports false where it cannot.
 func (m *mover) begin(jobs []job) (bool, error) {
-	var calls []stub.Call
-	var arguments []byte
+	calls, arguments := m.calls[:0], m.arguments[:0] // to be used again
 	at := m.process.Arguments()
 	for i := range jobs {
 		j := &jobs[i]
@@ -246,7 +246,7 @@ func (m *mover) begin(jobs []job) (bool, error) {
 	if err := m.process.Write(at, arguments); err != nil {
 		return false, err
 	}
-	m.jobs, m.calls = jobs, calls
+	m.jobs, m.calls, m.arguments = jobs, calls, arguments
 	return true, m.process.Begin(calls)
 }
 

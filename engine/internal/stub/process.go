@@ -124,7 +124,9 @@ func (th *Thread) end(calls []Call) error {
 	if err := th.trap(); err != nil {
 		return err
 	}
-	b := make([]byte, len(calls)*entrySize)
+	size := len(calls) * entrySize
+	b := slices.Grow(th.p.layout.room[:0], size)[:size]
+	th.p.layout.room = b
 	if err := th.p.Read(th.p.layout.Area.Start+tableAt, b); err != nil {
 		return err
 	}
