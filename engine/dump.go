@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"runtime"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -208,13 +210,15 @@ func (d *dump) seal() error {
 		}
 		return errors.Join(err, d.waitStopped())
 	case killed:
-		if err := d.signal(unix.SIGKILL); err != nil {
+		emptied := d.emptyLarge()
+		err := d.signal(unix.SIGKILL)
+		emptied()
+		if err != nil {
 			return err
 		}
-		d.emptyLarge()
 		// The leaders are let go with the thread that traced them.
 		d.undo.forget()
-		err := d.bury()
+		err = d.bury()
 		for p := range d.tree.Alive() {
 			p.Remote.Abandon()
 		}
@@ -234,11 +238,39 @@ func (d *dump) signal(sig unix.Signal) error {
 	return errors.Join(errs...)
 }
 
-// emptyLarge helps large processes that were killed to give their memory back: nobody has the processor meanwhile, and a restore at
-// once needs the room, and the numbers. It has to come at once, too; soon their memory cannot be found any more, which is no error.
-func (d *dump) emptyLarge() {
-	for _, p := range d.large {
-		_ = linux.ReleaseMemory(p.PIDFD)
+// emptyLarge helps large processes that are about to be killed to give their memory back: it takes as long as a tenth of a dump, nobody
+// else has the processor meanwhile, and a restore at once needs the room, and the numbers. It has to come between the signal and the
+// moment in which the process itself begins with it, which is soon, so it is tried all the while from before the signal. What it returns
+// is to be called when the signals are sent, and waits.
+func (d *dump) emptyLarge() (finish func()) {
+	if len(d.large) == 0 {
+		return func() {}
+	}
+	begun, sent, done := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		left := slices.Clone(d.large)
+		try := func() {
+			left = slices.DeleteFunc(left, func(p *collect.Process) bool {
+				return !errors.Is(linux.ReleaseMemory(p.PIDFD), unix.EINVAL) // which is of one that was not killed
+			})
+		}
+		try()
+		close(begun)
+		for waiting := true; waiting && len(left) > 0; {
+			select {
+			case <-sent:
+				waiting = false
+			default:
+			}
+			try()
+			runtime.Gosched()
+		}
+	}()
+	<-begun
+	return func() {
+		close(sent)
+		<-done
 	}
 }
 
