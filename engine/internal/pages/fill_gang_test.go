@@ -3,9 +3,7 @@
 package pages
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -16,45 +14,17 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"stasis.example/engine/internal/remote"
+	"stasis.example/engine/internal/snapshot"
 	"stasis.example/engine/internal/stub"
+	"stasis.example/image"
 	"stasis.example/internal/linux"
 	"stasis.example/internal/testkit"
 )
 
-// fillWhole fills a process that has nothing but as much writable memory as the file has pages.
-func fillWhole(ctx context.Context, k *linux.Kernel, f *Filler, runs []FillRun, prepare func(*stub.Process) error) error {
-	s, _ := mixed(nil, 0)
-	s.VMAs = s.VMAs[:0]
-	for _, r := range runs {
-		s.VMAs = append(s.VMAs, anon((r.Start-base)/Size, r.Len()/Size, readWrite))
-	}
-	return withProcess(ctx, k, s, nil, func(p *stub.Process) error {
-		if err := prepare(p); err != nil {
-			return err
-		}
-		before := descriptors(p)
-		f.Kernel, f.Process, f.Space = p.Tracer().Kernel(), p, s
-		for _, r := range runs {
-			f.Expect += r.Len()
-		}
-		var err error
-		for _, r := range runs {
-			if err = f.Add(r); err != nil {
-				break
-			}
-		}
-		if err = f.Finish(err); err != nil {
-			return err
-		}
-		if after := descriptors(p); before != after {
-			return fmt.Errorf("it has %d descriptors, had %d", after, before)
-		}
-		return expect(p, s, runs)
-	})
+// whole is memory of n pages, and a run that fills it.
+func whole(file image.File, n uint64) (*snapshot.Space, []FillRun) {
+	return &snapshot.Space{VMAs: []snapshot.VMA{anon(0, n, readWrite)}}, []FillRun{{Range: span(0, n), Fate: FillWrite, File: file}}
 }
-
-func asItIs(*stub.Process) error { return nil }
 
 // A process that may not take files from us is filled by us.
 func TestFillOfStranger(t *testing.T) {
@@ -69,10 +39,8 @@ func TestFillOfStranger(t *testing.T) {
 		return nil
 	}}
 	const nobody = 65534
-	err := fillWhole(t.Context(), k, &Filler{}, []FillRun{{Range: span(0, n), Fate: FillWrite, File: file}}, func(p *stub.Process) error {
-		calls := []stub.Call{stub.NewCall(unix.SYS_SETRESUID, nobody, nobody, nobody)}
-		return errors.Join(p.Run(calls), remote.Must(calls))
-	})
+	s, runs := whole(file, n)
+	err := fillPrepared(t.Context(), k, s, runs, &Filler{}, []stub.Call{stub.NewCall(unix.SYS_SETRESUID, nobody, nobody, nobody)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,8 +75,8 @@ func TestFillBeyondTheEnd(t *testing.T) {
 	if err := file.Truncate(n / 2 * Size); err != nil {
 		t.Fatal(err)
 	}
-	runs := []FillRun{{Range: span(0, n), Fate: FillWrite, File: flattering{file, n * Size}}}
-	err := fillWhole(t.Context(), nil, &Filler{}, runs, asItIs)
+	s, runs := whole(flattering{file, n * Size}, n)
+	err := fill(t.Context(), nil, s, runs, &Filler{})
 	if !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Error(err)
 	}
@@ -119,6 +87,7 @@ func TestFillKilled(t *testing.T) {
 	testkit.Need(t, testkit.Root)
 	const n = 6000
 	file := pagesFile(t, t.TempDir(), n)
+	s, runs := whole(file, n)
 	failed := 0
 	for step := int64(1); ; step += 1 + step/4 {
 		var count atomic.Int64
@@ -130,8 +99,7 @@ func TestFillKilled(t *testing.T) {
 			}
 			return nil
 		}}
-		err := fillWhole(t.Context(), k, &Filler{}, []FillRun{{Range: span(0, n), Fate: FillWrite, File: file}}, asItIs)
-		if err != nil {
+		if err := fill(t.Context(), k, s, runs, &Filler{}); err != nil {
 			failed++
 		}
 		if count.Load() < step {

@@ -144,7 +144,15 @@ func expect(p *stub.Process, s *snapshot.Space, runs []FillRun) error {
 
 // fill fills a process, and looks at what it has then.
 func fill(ctx context.Context, k *linux.Kernel, s *snapshot.Space, runs []FillRun, f *Filler) error {
+	return fillPrepared(ctx, k, s, runs, f, nil)
+}
+
+// fillPrepared is fill of a process that makes some calls before.
+func fillPrepared(ctx context.Context, k *linux.Kernel, s *snapshot.Space, runs []FillRun, f *Filler, first []stub.Call) error {
 	return withProcess(ctx, k, s, nil, func(p *stub.Process) error {
+		if err := errors.Join(p.Run(first), remote.Must(first)); err != nil {
+			return err
+		}
 		before := descriptors(p)
 		f.Kernel, f.Process, f.Space = p.Tracer().Kernel(), p, s
 		for _, r := range runs {
