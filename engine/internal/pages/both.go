@@ -57,13 +57,10 @@ func (w *work) stop() {
 	w.all = nil
 }
 
-// mostAtOnce is how many vectors the process is given at once.
-const mostAtOnce = 8
-
 // itself lets the process write, a portion by each call.
 func (c *Copier) itself(fd uint64, work *work, portion int) error {
 	addr, room := c.Process.Data()
-	n := min(mostAtOnce, int(room/(partBytes*(maxParts+chunk/diskPortion))))
+	n := int(room / (partBytes * (maxParts + chunk/diskPortion))) // vectors whose tables fit, however they are cut
 	for some := work.front(n); len(some) > 0; some = work.front(n) {
 		calls, table := c.writes(fd, addr, some, portion)
 		if err := c.Process.Write(addr, table); err != nil {

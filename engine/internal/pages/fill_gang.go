@@ -102,16 +102,11 @@ func (g *gang) start(f *Filler) error {
 	return f.doAll(jobs)
 }
 
-// suits reports whether a job can be done so: all of it through the userfaultfd, from within the file. Of a page that the file ends
-// in, a mapping shows zeros beyond, where who reads is told.
+// suits reports whether a job can be done so: through the userfaultfd, from within the file. Of a page that the file ends in, a mapping
+// shows zeros beyond, where who reads is told.
 func suits(j *job) bool {
-	if j.offset%Size != 0 {
+	if j.pieces[0].lane != laneUFFD || j.offset%Size != 0 { // all pieces are, or none: see full
 		return false
-	}
-	for _, p := range j.pieces {
-		if p.lane != laneUFFD {
-			return false
-		}
 	}
 	_, real := image.FD(j.file)
 	info, err := j.file.Stat()
