@@ -239,11 +239,7 @@ func TestAttackRootElsewhere(t *testing.T) {
 		s := startServer(t, peer, off)
 		a := s.clientCommand(attack{Type: rpc.ReqCheck, Opts: map[string]any{"ConfigFile": "/tmp/x"}}, 0)
 		cmd := testkit.InNamespaces(t.Context(), t, testProgram(t), a.Args[1:]...)
-		cmd.Dir = "/"
-		resp, err := outcome(cmd)
-		if err != nil {
-			t.Fatal(err)
-		}
+		resp := answerTo(t, cmd)
 		return resp.Success && reached(p, rpc.ReqCheck), text(resp)
 	})
 }
@@ -259,11 +255,7 @@ func TestAttackPIDOfAnotherNamespace(t *testing.T) {
 		user := strconv.Itoa(mallory)
 		args := append([]string{"--reuid", user, "--regid", user, "--clear-groups", "--", "/bin/sh", "-c", `"$0" "$@"; exit`, testProgram(t)}, a.Args[1:]...)
 		cmd := testkit.InNamespaces(t.Context(), t, "setpriv", args...)
-		cmd.Dir = "/"
-		resp, err := outcome(cmd)
-		if err != nil {
-			t.Fatal(err)
-		}
+		resp := answerTo(t, cmd)
 		for _, req := range p.Requests() {
 			if req.Type == rpc.ReqDump && *req.Opts.PID == 1 {
 				return true, "pid 1 reached the peer"

@@ -65,11 +65,7 @@ func TestAttackShedWhatIsInherited(t *testing.T) {
 				args := []string{"-c", tc.before + ` && exec "$0" "$@"`, "setpriv", "--reuid", user, "--regid", user, "--clear-groups"}
 				args = append(append(args, tc.setpriv...), "--", "/bin/sh", "-c", `"$0" "$@"; exit`, testProgram(t))
 				cmd := as(exec.Command("/bin/sh", append(args, ask.Args[1:]...)...), 0)
-				cmd.Dir = "/"
-				resp, err := outcome(cmd)
-				if err != nil {
-					t.Fatal(err)
-				}
+				resp := answerTo(t, cmd)
 				return resp.Success && <-shed, text(resp)
 			})
 		})
@@ -98,11 +94,7 @@ func TestAttackShedWhatIsNot(t *testing.T) {
 				ask := s.clientCommand(a, 0)
 				args := append([]string{"--reuid", user, "--regid", user, "--clear-groups"}, tc.setpriv...)
 				cmd := as(exec.Command("setpriv", append(append(args, "--", testProgram(t)), ask.Args[1:]...)...), 0)
-				cmd.Dir = "/"
-				resp, err := outcome(cmd)
-				if err != nil {
-					t.Fatal(err)
-				}
+				resp := answerTo(t, cmd)
 				return resp.Success && reached(p, rpc.ReqRestore), text(resp)
 			})
 		})
@@ -130,11 +122,7 @@ func TestAttackLeaveCgroup(t *testing.T) {
 		user := strconv.Itoa(mallory)
 		cmd := as(exec.Command("/bin/sh", append([]string{"-c", `echo $$ > "$0/cgroup.procs" && exec "$@"`, group,
 			"setpriv", "--reuid", user, "--regid", user, "--clear-groups", "--", "/bin/sh", "-c", `"$0" "$@"; exit`, testProgram(t)}, ask.Args[1:]...)...), 0)
-		cmd.Dir = "/"
-		resp, err := outcome(cmd)
-		if err != nil {
-			t.Fatal(err)
-		}
+		resp := answerTo(t, cmd)
 		return resp.Success && <-outside, text(resp)
 	})
 }
@@ -174,11 +162,7 @@ func TestAttackRaiseLimits(t *testing.T) {
 				}
 				ask := s.clientCommand(attack{Type: rpc.ReqRestore, Images: images, Opts: map[string]any{"LogFile": "restore.log"}}, mallory)
 				cmd := as(exec.Command("/bin/sh", append([]string{"-c", tc.under + `; "$0" "$@"; exit`, testProgram(t)}, ask.Args[1:]...)...), mallory)
-				cmd.Dir = "/"
-				resp, err := outcome(cmd)
-				if err != nil {
-					t.Fatal(err)
-				}
+				resp := answerTo(t, cmd)
 				if !resp.Success {
 					return false, text(resp) // what the peer may not raise it may refuse
 				}
@@ -203,11 +187,7 @@ func TestAttackLeaveNamespaces(t *testing.T) {
 		user := strconv.Itoa(mallory)
 		cmd := testkit.InNamespaces(t.Context(), t, "setpriv", append([]string{"--reuid", user, "--regid", user, "--clear-groups", "--",
 			"/bin/sh", "-c", `"$0" "$@"; exit`, testProgram(t)}, a.Args[1:]...)...)
-		cmd.Dir = "/"
-		resp, err := outcome(cmd)
-		if err != nil {
-			t.Fatal(err)
-		}
+		resp := answerTo(t, cmd)
 		return resp.Success && reached(p, rpc.ReqRestore), text(resp)
 	})
 }

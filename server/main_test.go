@@ -377,6 +377,17 @@ func outcome(cmd *exec.Cmd) (*rpc.Resp, error) {
 	return resp, nil
 }
 
+// answerTo runs a client that something else starts, and returns the answer that must come.
+func answerTo(t *testing.T, cmd *exec.Cmd) *rpc.Resp {
+	t.Helper()
+	cmd.Dir = "/"
+	resp, err := outcome(cmd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp
+}
+
 // mustAsk is ask where an answer must come.
 func (s *testService) mustAsk(a attack, uid uint32) *rpc.Resp {
 	s.t.Helper()

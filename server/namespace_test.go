@@ -79,11 +79,7 @@ func TestProcessesOfOtherNamespaces(t *testing.T) {
 		script := `sleep 1000 & [ $! = 2 ] && "$0" "$@" && state=$(cut -d" " -f3 /proc/2/stat) && case $state in S|R) ;; *) echo "it is $state" >&2; exit 1;; esac`
 		cmd := testkit.InNamespaces(t.Context(), t, "setpriv", append([]string{"--reuid", user, "--regid", user, "--clear-groups", "--",
 			testkit.BusyboxPath, "sh", "-c", script, testProgram(t)}, a.Args[1:]...)...)
-		cmd.Dir = "/"
-		resp, err := outcome(cmd)
-		if err != nil {
-			t.Fatal(err)
-		}
+		resp := answerTo(t, cmd)
 		return resp
 	}
 	if resp := ask(2); resp.Success || !strings.Contains(text(resp), "namespace") || strings.Contains(text(resp), "process 2 ") {
