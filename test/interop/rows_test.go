@@ -99,6 +99,7 @@ func subjects() []subject {
 		victimOf("pipes"),
 		victimOf("posix").with(notCRIU("it does not save whose processor time a timer counts", "")),
 		victimOf("posix", "criu"),
+		victimOf("posix", "overruns").with(notCRIU("", "it does not put back how often timers have overrun")),
 		victimOf("process").with(notCRIU("it does not save what core dumps have", "it does not restore the personality")),
 		victimOf("process", "criu"),
 		victimOf("queues"),

@@ -68,6 +68,7 @@ var victims = []struct {
 	{name: "pages", args: []string{"zero"}, needs: []testkit.Requirement{testkit.Root}},
 	{name: "pipes"},
 	{name: "posix"},
+	{name: "posix", args: []string{"overruns"}},
 	{name: "process", args: []string{"criu"}},
 	{name: "pty", terminal: true},
 	{name: "python", needs: []testkit.Requirement{testkit.Python}},

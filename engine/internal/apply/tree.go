@@ -46,7 +46,8 @@ type Task struct {
 	Remote  *stub.Process // nil as long as it is not there
 	Dir     proc.Dir
 	Threads []*Thread
-	Batch   Batch // for the first thread
+	Batch   Batch           // for the first thread
+	Running map[uint32]bool // timers of timer_create that have been started, by their numbers
 
 	// What the process has. Each is nil where a process before it has the same and it is applied to that one.
 	Space    *snapshot.Space

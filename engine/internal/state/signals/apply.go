@@ -22,7 +22,7 @@ const (
 	setSize = 8 // of a signal set
 )
 
-// Apply sets the dispositions of a process, and puts back what waits for it. All signals but SIGTRAP are blocked meanwhile.
+// Apply sets the dispositions of a process. All signals but SIGTRAP are blocked meanwhile.
 func Apply(t *apply.Task) error {
 	h := handlers(t)
 	if h == nil {
@@ -41,6 +41,11 @@ func Apply(t *apply.Task) error {
 			}
 		}
 	}
+	return nil
+}
+
+// Queue puts back what waits for a process. It comes after the dispositions: one that ignores a signal empties the queue.
+func Queue(t *apply.Task) error {
 	for i := range t.Pending {
 		if s := &t.Pending[i]; queueable(t, s) {
 			t.Batch.Try(queued(s), limited, unix.SYS_RT_SIGQUEUEINFO, apply.Num(t.PID.Inner()), apply.Num(s.Signal()), apply.Bytes(s[:]))
@@ -49,8 +54,8 @@ func Apply(t *apply.Task) error {
 	return nil
 }
 
-// ApplyThread puts back what waits for a thread alone.
-func ApplyThread(th *apply.Thread) error {
+// QueueThread puts back what waits for a thread alone.
+func QueueThread(th *apply.Thread) error {
 	for i := range th.Pending {
 		if s := &th.Pending[i]; queueable(th.Task, s) {
 			th.Batch.Try(queued(s), limited, unix.SYS_RT_TGSIGQUEUEINFO,

@@ -101,7 +101,7 @@ func create(b *apply.Batch, v *snapshot.Timer, id uint32) {
 	}, unix.SYS_TIMER_CREATE, apply.Num(v.Clock), apply.Bytes(event), apply.Words32(id))
 }
 
-// Arm starts all timers of a process, as late as can be: time goes on for them from then on. It is for the last thread.
+// Arm starts the timers of a process, as late as can be: time goes on for them from then on. It is for the last thread.
 func Arm(th *apply.Thread) error {
 	if !th.Last() {
 		return nil
@@ -118,7 +118,7 @@ func Arm(th *apply.Thread) error {
 	}
 	for i := range t.Timers {
 		v := &t.Timers[i]
-		if value := due(v.Remaining, v.Interval); !value.IsZero() {
+		if value := due(v.Remaining, v.Interval); !value.IsZero() && !t.Running[v.ID] {
 			th.Batch.Do(fmt.Sprintf("timer_settime of timer %d", v.ID), unix.SYS_TIMER_SETTIME, apply.Num(v.ID), apply.Num(0), timerBytes(v.Interval, value, 1), apply.Num(0))
 		}
 	}

@@ -4,8 +4,8 @@
 //   - Collect: getitimer for the three and timer_gettime for those of /proc/PID/timers, in the batch of the first
 //     thread; whose processor time a timer counts is found out by letting threads run. A timer that is at zero with an interval has expired while the process was stopped; its interval is what is left.
 //   - Apply: PR_TIMER_CREATE_RESTORE_IDS where the kernel has it (6.15), otherwise timers are made and deleted until the
-//     number comes; they are armed late, so that little time is lost. How often one has overrun (timer_getoverrun) is in images and
-//     cannot be put back: the kernel has no call for it, and after a restore by CRIU it is 0 as well.
+//     number comes; they are armed late, so that little time is lost. How often one has overrun when it went off last
+//     (timer_getoverrun) is put back where it can be, see overruns.go; a restore by CRIU leaves it at 0.
 package timers
 
 import (
