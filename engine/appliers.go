@@ -37,7 +37,7 @@ func alone() []applier {
 }
 
 // apart returns what those threads are given that have something for themselves, when all threads of their process are there. Until
-// then they have copies of what the process had, our numbers among them.
+// then they have copies of what the process had, or of what it began with, our numbers among them.
 func apart() []applier {
 	return []applier{
 		{name: "fs", thread: fs.ApplyThread, why: "before the process closes our numbers"},

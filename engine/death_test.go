@@ -76,10 +76,9 @@ func work() error {
 
 // An engine that is killed in the middle of a dump costs nobody anything: the tree comes back by itself.
 func TestDumpIsKilled(t *testing.T) {
-	for _, name := range []string{"threads", "tree", "timers", "apart", "sharing"} {
+	for _, name := range []string{"threads", "tree", "timers", "apart shared", "sharing"} {
 		t.Run(name, func(t *testing.T) {
-			testkit.Need(t, testkit.Root, testkit.VictimProgram(name))
-			victim := testkit.StartVictim(t, name)
+			victim := startVictim(t, name)
 			killed := 0
 			for step := 1; dieAt(t, strconv.Itoa(victim.Pid), t.TempDir(), step); step += 1 + step/8 {
 				killed++

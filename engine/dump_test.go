@@ -22,6 +22,7 @@ var victims = []struct {
 	needs []testkit.Requirement
 }{
 	{name: "apart"},
+	{name: "apart", args: []string{"shared"}},
 	{name: "counter"},
 	{name: "interrupted", args: []string{"pause"}},
 	{name: "interrupted", args: []string{"read"}},
@@ -50,7 +51,6 @@ var refused = []struct {
 	needs []testkit.Requirement
 	why   string
 }{
-	{name: "apart", args: []string{"child"}, why: "that is not its process's but process"},
 	{name: "sharing", args: []string{"strangers"}, why: "which does not fork it"},
 	{name: "mem", args: []string{"4"}, why: "shared memory cannot be saved yet"},
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"stasis.example/criu"
@@ -15,12 +16,19 @@ import (
 
 var errInjected = errors.New("injected")
 
+// startVictim starts one that is given as it would be called.
+func startVictim(t *testing.T, line string) *testkit.Victim {
+	t.Helper()
+	words := strings.Fields(line)
+	testkit.Need(t, testkit.Root, testkit.VictimProgram(words[0]))
+	return testkit.StartVictim(t, words[0], words[1:]...)
+}
+
 // A dump that fails at any step leaves the tree as it was, and says so.
 func TestDumpFailsAtEveryStep(t *testing.T) {
-	for _, name := range []string{"threads", "tree", "leaderless", "ghosts", "apart", "sharing"} {
+	for _, name := range []string{"threads", "tree", "leaderless", "ghosts", "apart shared", "sharing"} {
 		t.Run(name, func(t *testing.T) {
-			testkit.Need(t, testkit.Root, testkit.VictimProgram(name))
-			victim := testkit.StartVictim(t, name)
+			victim := startVictim(t, name)
 			images := t.TempDir()
 			steps, stride := 0, 1
 			for step := 1; ; step += stride {
@@ -57,10 +65,9 @@ func TestDumpFailsAtEveryStep(t *testing.T) {
 
 // A dump that is cancelled at any moment, or whose time is over, leaves the tree as it was, and says so.
 func TestDumpIsCancelledAtEveryStep(t *testing.T) {
-	for _, name := range []string{"threads", "tree", "leaderless", "ghosts", "apart", "sharing"} {
+	for _, name := range []string{"threads", "tree", "leaderless", "ghosts", "apart shared", "sharing"} {
 		t.Run(name, func(t *testing.T) {
-			testkit.Need(t, testkit.Root, testkit.VictimProgram(name))
-			victim := testkit.StartVictim(t, name)
+			victim := startVictim(t, name)
 			images := t.TempDir()
 			steps := 0
 			for step := 1; ; step += 1 + step/20 {

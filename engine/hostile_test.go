@@ -209,6 +209,7 @@ func hostilities() []struct {
 		{"files", hostileFiles()},
 		{"ghosts", hostileGhosts()},
 		{"apart", hostileApart()},
+		{"apart shared", hostileApartShared()},
 		{"sharing", hostileSharing()},
 	}
 }
@@ -423,7 +424,8 @@ func fileID(h *hostile, suffix string) uint32 {
 func TestRestoreOfHostileImages(t *testing.T) {
 	for _, of := range hostilities() {
 		t.Run(of.victim, func(t *testing.T) {
-			victim, images := dumped(t, of.victim)
+			words := strings.Fields(of.victim)
+			victim, images := dumped(t, words[0], words[1:]...)
 			for _, m := range of.all {
 				t.Run(m.name, func(t *testing.T) {
 					h := changedCopy(t, victim, images)

@@ -69,6 +69,81 @@ func circle(h *hostile) {
 	inApart(a, d, func(ids, other *entry.TaskKobjIDs) { ids.FilesID = other.FilesID })(h)
 }
 
+// hostileApartShared is of the victim apart shared, whose children share with its threads: P a table, Q both, and R, as it was born, both,
+// which it has left to its thread.
+func hostileApartShared() []mutation {
+	const stranger = "which does not fork it"
+	isP := func(c *sharingChild) bool { return len(c.Threads) == 1 && !c.ofThreads[c.ids.FSID] }
+	isQ := func(c *sharingChild) bool { return len(c.Threads) == 1 && c.ofThreads[c.ids.FSID] }
+	isR := func(c *sharingChild) bool { return len(c.Threads) == 2 }
+	return []mutation{
+		{"a directory of a sister's", inChild(isP, func(c, r *sharingChild) { c.ids.FSID = r.ids.FSID }), []string{"pstree.img", stranger}},
+		{"a table of a sister's", inChild(isP, func(c, r *sharingChild) { c.ids.FilesID = r.ids.FilesID }), []string{"pstree.img", stranger}},
+		{"a table of one thread and a directory of another", inChild(isP, func(c, r *sharingChild) { c.ids.FSID = r.second.FSID }), []string{"pstree.img", stranger}},
+		{"another table of its parent's than its thread has", inChild(isR, func(c, _ *sharingChild) { c.ids.FilesID = c.root.FilesID }), []string{"pstree.img", stranger}},
+		{"a table that is not there", inChild(isP, func(c, _ *sharingChild) { c.ids.FilesID = 77 }), []string{"fdinfo-77.img: the image is missing"}},
+		{"a directory that is nobody's", inChild(isQ, func(c, _ *sharingChild) { c.ids.FSID = 77 }), []string{"fs-", "the image is missing"}},
+		{"a table of its own that its parent's thread had", inChild(isR, func(c, _ *sharingChild) { c.ids.FilesID, c.ids.FSID = c.second.FilesID, c.second.FSID }), []string{"fs-", "has its own"}},
+		{"images of CRIU's version", each(image.Inventory, noID, func(_ *hostile, _ int, i *entry.Inventory) { i.ImgVersion = image.VersionV1_1 }),
+			[]string{"core-", "images of this version cannot have"}},
+	}
+}
+
+// A sharingChild is a child of the victim apart shared.
+type sharingChild struct {
+	entry.PSTree
+	ids       entry.TaskKobjIDs
+	second    entry.TaskKobjIDs // of its second thread
+	root      entry.TaskKobjIDs // of its parent
+	ofThreads map[uint32]bool   // directories that threads of its parent have
+}
+
+// inChild changes one of the children; r is the one that has a thread.
+func inChild(which func(*sharingChild) bool, change func(c, r *sharingChild)) func(*hostile) {
+	return func(h *hostile) {
+		var root entry.TaskKobjIDs
+		if err := image.ReadOne(h.dir, image.IDs, h.root(), &root); err != nil {
+			h.t.Fatal(err)
+		}
+		contexts := make(map[uint32]bool)
+		for n := range h.tree[0].Threads[1:] {
+			contexts[coreIDs(h, h.tree[0].Threads[n+1]).FSID] = true
+		}
+		var it, r *sharingChild
+		for _, p := range h.tree[1:] {
+			c := &sharingChild{PSTree: p, root: root, ofThreads: contexts}
+			if err := image.ReadOne(h.dir, image.IDs, uint64(p.PID), &c.ids); err != nil {
+				h.t.Fatal(err)
+			}
+			if len(p.Threads) > 1 {
+				c.second, r = coreIDs(h, p.Threads[1]), c
+			}
+			if which(c) {
+				it = c
+			}
+		}
+		if it == nil || r == nil {
+			h.t.Fatal("there is no such child")
+		}
+		change(it, r)
+		if err := image.WriteAll(h.dir, image.IDs, uint64(it.PID), &it.ids); err != nil {
+			h.t.Fatal(err)
+		}
+	}
+}
+
+// coreIDs are what a thread has for itself.
+func coreIDs(h *hostile, tid uint32) entry.TaskKobjIDs {
+	var core entry.Core
+	if err := image.ReadOne(h.dir, image.Core, uint64(tid), &core); err != nil {
+		h.t.Fatal(err)
+	}
+	if core.IDs == nil {
+		h.t.Fatalf("thread %d has nothing of its own", tid)
+	}
+	return *core.IDs
+}
+
 // withIDs changes what a process of the tree has.
 func withIDs(which func(ids, root *entry.TaskKobjIDs) bool, change func(ids, root *entry.TaskKobjIDs)) func(*hostile) {
 	return func(h *hostile) {

@@ -151,13 +151,16 @@ func (r *restore) prepare() {
 			Task: task, Tree: r.tree, Dir: r.tree.Proc.Process(pid), Batch: apply.Batch{Room: &r.tree.Room},
 			Space: take(spaces, task.Space), Table: take(tables, task.Table), FS: take(contexts, task.FS), Handlers: take(handlers, task.Handlers),
 		}
-		for _, th := range task.Threads {
+		r.tree.Tasks = append(r.tree.Tasks, a)
+		r.tasks[pid] = a
+	}
+	// What a process has too is applied to that one: it begins with what all begin with, and a thread perhaps with a copy.
+	for _, a := range r.tree.Tasks {
+		for _, th := range a.Task.Threads {
 			a.Threads = append(a.Threads, &apply.Thread{
 				Thread: th, Task: a, OwnTable: take(tables, th.Table), OwnFS: take(contexts, th.FS), Batch: apply.Batch{Room: &r.tree.Room},
 			})
 		}
-		r.tree.Tasks = append(r.tree.Tasks, a)
-		r.tasks[pid] = a
 	}
 }
 
@@ -214,7 +217,7 @@ func (r *restore) start(tr *ptrace.Tracer) error {
 func (r *restore) finishTasks() error {
 	for _, t := range r.tree.Tasks {
 		t.Remote = r.made[t.PID.Num()]
-		t.Threads[0].Remote = t.Remote.Threads[0]
+		t.Meet()
 	}
 	for _, t := range r.tree.Tasks {
 		if err := mm.Seal(t); err != nil {
@@ -243,10 +246,10 @@ func (r *restore) finishTasks() error {
 	return nil
 }
 
-// addThreads makes the threads of a process.
+// addThreads makes the threads of a process, but for one that has got them already, to fork others that share with them.
 func (r *restore) addThreads(t *apply.Task) error {
 	births := r.plan.Births[t.PID.Num()]
-	if births == nil {
+	if births == nil && len(t.Remote.Threads) == 1 {
 		var tids []int
 		for _, th := range t.Threads[1:] {
 			tids = append(tids, th.TID.Num())
@@ -255,25 +258,12 @@ func (r *restore) addThreads(t *apply.Task) error {
 			return err
 		}
 	}
-	for _, b := range births {
-		var apart uint64
-		if b.Share&plan.ShareFiles == 0 {
-			apart |= unix.CLONE_FILES
-		}
-		if b.Share&plan.ShareFS == 0 {
-			apart |= unix.CLONE_FS
-		}
-		if err := t.Remote.AddThread(b.TID, b.By, apart); err != nil {
+	for _, s := range births {
+		if err := addThread(t.Remote, s); err != nil {
 			return err
 		}
 	}
-	made := make(map[int]*stub.Thread, len(t.Remote.Threads))
-	for _, th := range t.Remote.Threads {
-		made[th.TID] = th
-	}
-	for _, th := range t.Threads {
-		th.Remote = made[th.TID.Num()]
-	}
+	t.Meet()
 	return nil
 }
 

@@ -51,6 +51,7 @@ var endings = []ending{
 	{name: "threads", begin: keeping},
 	{name: "threads", begin: keeping, stopped: true},
 	{name: "apart", begin: keeping},
+	{name: "apart", args: []string{"shared"}, begin: tieing},
 	{name: "leaderless", begin: tieing},
 	{name: "many", args: []string{"processes", "5"}, begin: tieing},
 	{name: "many", args: []string{"processes", "5"}, begin: tieing, stopped: true},

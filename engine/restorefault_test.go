@@ -20,11 +20,12 @@ import (
 )
 
 // faultVictims are dumped for restores that fail: threads, a tree with zombies and sessions, open files, a first thread that has exited,
-// files whose names are gone, which look for names that were left, threads with descriptors of their own, processes that share memory.
+// files whose names are gone, which look for names that were left, threads with descriptors of their own that processes
+// share, processes that share memory.
 var faultVictims = []struct {
 	name string
 	args []string
-}{{"threads", nil}, {"tree", nil}, {"files", nil}, {"leaderless", nil}, {"ghosts", nil}, {"apart", nil}, {"sharing", nil}}
+}{{"threads", nil}, {"tree", nil}, {"files", nil}, {"leaderless", nil}, {"ghosts", nil}, {"apart", []string{"shared"}}, {"sharing", nil}}
 
 // dumped starts a victim and dumps it.
 func dumped(t *testing.T, name string, args ...string) (victim *testkit.Victim, images string) {

@@ -29,7 +29,7 @@ func (r *restore) shape(tr *ptrace.Tracer) error {
 		var err error
 		switch s.Op {
 		case plan.Fork:
-			for n < len(steps) && steps[n].Op == plan.Fork && steps[n].By == s.By && steps[n].PID > 0 && s.PID > 0 {
+			for n < len(steps) && steps[n].Op == plan.Fork && steps[n].By == s.By && steps[n].ByThread == s.ByThread && steps[n].PID > 0 && s.PID > 0 {
 				n++
 			}
 			err = r.fork(steps[:n], numbers)
@@ -44,6 +44,10 @@ func (r *restore) shape(tr *ptrace.Tracer) error {
 			err = r.die(s.PID)
 		case plan.Fill:
 			err = r.fillTask(s.PID)
+		case plan.AddThread:
+			err = addThread(r.made[s.PID], s)
+		case plan.Unshare:
+			err = unshare(r.made[s.PID], s)
 		default:
 			err = fmt.Errorf("step %v is not known", s)
 		}
@@ -72,7 +76,7 @@ func (r *restore) fork(steps []plan.Step, numbers map[int]bool) error {
 	for i, s := range steps {
 		children[i] = stub.Child{PID: max(s.PID, 0), Flags: shareFlags(s)}
 	}
-	made, err := by.Fork(children)
+	made, err := by.ForkBy(steps[0].ByThread, children)
 	for i, p := range made {
 		r.made[steps[i].PID] = p
 	}
@@ -121,6 +125,24 @@ func shareFlags(s plan.Step) uint64 {
 		}
 	}
 	return flags
+}
+
+// addThread lets a thread of a process make another one.
+func addThread(p *stub.Process, s plan.Step) error {
+	apart := shareFlags(plan.Step{Share: ^s.Share & (plan.ShareFiles | plan.ShareFS)})
+	return p.AddThread(s.Thread, s.ByThread, apart)
+}
+
+// unshare gives the first thread of a process copies of what it was born with.
+func unshare(p *stub.Process, s plan.Step) error {
+	calls := []stub.Call{stub.NewCall(unix.SYS_UNSHARE, shareFlags(s))}
+	if err := p.Run(calls); err != nil {
+		return err
+	}
+	if err := calls[0].Err(); err != nil {
+		return fmt.Errorf("process %d: unshare: %w", p.PID, err)
+	}
+	return nil
 }
 
 // inside lets a process do something about itself.

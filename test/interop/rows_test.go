@@ -109,6 +109,7 @@ func subjects() []subject {
 		victimOf("scheduled", "criu"),
 		victimOf("shared").with(notCRIU("it refuses a working directory that several processes share", "the inventory has a version that it refuses")),
 		victimOf("apart").with(notCRIU("it takes all threads to have what the first has", "the inventory has a version that it refuses")),
+		victimOf("apart", "shared").with(notCRIU("it takes all threads to have what the first has", "the inventory has a version that it refuses")),
 		victimOf("sharing").with(notCRIU("it refuses memory that several processes share", "the inventory has a version that it refuses")),
 		victimOf("interrupted", "epoll").with(notCRIU("it lets the call fail with EINTR", "")),
 		victimOf("interrupted", "sigwait").with(notCRIU("it lets the call fail with EINTR", "")),

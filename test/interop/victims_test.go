@@ -31,6 +31,7 @@ var victims = []struct {
 	frozen bool
 }{
 	{name: "apart"},
+	{name: "apart", args: []string{"shared"}},
 	{name: "blocked", args: []string{"1", "3"}, frozen: true},
 	{name: "churn", frozen: true},
 	{name: "chroot"},

@@ -66,9 +66,20 @@ type Thread struct {
 	Remote *stub.Thread // nil as long as it is not there
 	Batch  Batch        // for this thread; of the first it is run behind that of the process
 
-	// What the thread has that is not its process's. Each is nil where it has none, or a thread before it has the same.
+	// What the thread has that is not its process's. Each is nil where it has none, or a process or a thread before it has the same.
 	OwnTable *snapshot.Table
 	OwnFS    *snapshot.FSContext
+}
+
+// Meet has the threads of the process know those that are there.
+func (t *Task) Meet() {
+	there := make(map[int]*stub.Thread, len(t.Remote.Threads))
+	for _, th := range t.Remote.Threads {
+		there[th.TID] = th
+	}
+	for _, th := range t.Threads {
+		th.Remote = there[th.TID.Num()]
+	}
 }
 
 // Where names the process in errors.

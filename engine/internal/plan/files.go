@@ -386,7 +386,7 @@ func (p *Plan) watch(r *images.Report) {
 	p.Watches = orderWatches(list, r)
 }
 
-// A user is the first task that has a descriptor table, and the thread where that has it for itself.
+// A user is the first task that has a descriptor table, or where there is none the first thread that has it for itself.
 type user struct{ task, thread int }
 
 // users finds out who has the descriptor tables.
@@ -402,6 +402,8 @@ func (p *Plan) users() map[snapshot.ObjectID]user {
 			continue
 		}
 		add(t.Table, user{t.PID.Num(), 0})
+	}
+	for _, t := range p.Tree.Tasks { // those that no process has
 		for _, th := range t.Threads {
 			add(th.Table, user{t.PID.Num(), th.TID.Num()})
 		}

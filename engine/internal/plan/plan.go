@@ -29,8 +29,8 @@ type Plan struct {
 	Opens   []Open
 	Watches []Watch
 	Memory  []Memory
-	Births  map[int][]Birth // of the threads of processes, by their numbers, in which these are not all alike
-	Notes   []string        // what is worth to be said, though it is no reason to refuse
+	Births  map[int][]Step // of the threads of processes, by their numbers, in which these are not all alike, where Steps has none of them
+	Notes   []string       // what is worth to be said, though it is no reason to refuse
 }
 
 // Make plans the restore of a directory. Its error is an [*images.Refusal] with every reason there is, or the context's when that has
@@ -44,6 +44,7 @@ func Make(ctx context.Context, d image.Dir, o Options) (*Plan, error) {
 		func() { p.check(set, r) },
 		func() { p.Steps = shape(p.Tree, o.ShellJob, r) },
 		func() { p.births(r) },
+		func() { p.threadTerminals(r) },
 		func() { p.openFiles(r) },
 		func() { p.watch(r) },
 		func() { p.memory(d, r) },

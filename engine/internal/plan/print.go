@@ -116,7 +116,11 @@ func (s Step) String() string {
 		if s.Helper && !anyPID(s.PID) {
 			what = "helper with pid " + name
 		}
-		text := processName(s.By) + " forks " + what
+		text := processName(s.By)
+		if s.ByThread != 0 {
+			text += fmt.Sprintf(", by thread %d,", s.ByThread)
+		}
+		text += " forks " + what
 		if s.Sibling {
 			text += " as a sibling"
 		}
@@ -141,6 +145,14 @@ func (s Step) String() string {
 		return name + " dies"
 	case Fill:
 		return name + " gets its memory"
+	case AddThread:
+		text := fmt.Sprintf("thread %d by %d", s.Thread, s.ByThread)
+		for _, name := range (^s.Share & (ShareFiles | ShareFS)).names() {
+			text += ", with a copy of the " + name
+		}
+		return text
+	case Unshare:
+		return name + " gets a copy of its own of " + strings.Join(s.Share.names(), ", ")
 	}
 	return fmt.Sprintf("Op(%d) %s", s.Op, name)
 }

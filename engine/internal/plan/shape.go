@@ -79,15 +79,15 @@ type shaper struct {
 	helpers  []*node // to be dismissed at the end
 	anon     int     // helpers without a number of their own
 	tangle   int
-	shared   map[sharedThing]*node // who has it first
-	unshared []unshared
+	shares   sharer
 }
 
 // Possible reports what keeps the processes and threads of a tree from being made, as a shell job if need be: a dump asks before it
 // ends them.
 func Possible(t *snapshot.Tree, r *images.Report) {
-	shape(t, true, r)
-	(&Plan{Tree: t}).births(r)
+	p := &Plan{Tree: t, Steps: shape(t, true, r)}
+	p.births(r)
+	p.threadTerminals(r)
 }
 
 // maxAttempts bounds how often a tree is tried. Each attempt decides for one more leader what it is born in.
@@ -104,7 +104,7 @@ func shape(t *snapshot.Tree, shellJob bool, r *images.Report) []Step {
 			return nil
 		}
 		s := &shaper{
-			r: r, byPID: make(map[int]*node), sessions: make(map[int]*session), groups: make(map[int]int), shared: make(map[sharedThing]*node),
+			r: r, byPID: make(map[int]*node), sessions: make(map[int]*session), groups: make(map[int]int), shares: newSharer(t, r),
 		}
 		if !s.adopt(t, shellJob) || !s.legal(t) {
 			return nil
@@ -309,7 +309,7 @@ func (s *shaper) below(id int, n *node) bool {
 func (s *shaper) forkAll() []*node {
 	root := s.nodes[0]
 	root.nowSession, root.nowGroup = outside, outside
-	waiting := s.fork(root, Step{Op: Fork, PID: root.pid, Share: s.share(root, nil)})
+	waiting := s.fork(root, nil, Step{Op: Fork, PID: root.pid})
 	for len(waiting) > 0 {
 		var left []*node
 		progress := false
@@ -331,8 +331,8 @@ func (s *shaper) forkAll() []*node {
 }
 
 // fork makes a process and all descendants that can be made the plain way. It returns those that cannot.
-func (s *shaper) fork(n *node, step Step) (waiting []*node) {
-	s.made(n, step)
+func (s *shaper) fork(n, by *node, step Step) (waiting []*node) {
+	s.made(n, by, step)
 	return s.descend(n)
 }
 
@@ -371,11 +371,20 @@ func (s *shaper) descend(n *node) (waiting []*node) {
 
 func (s *shaper) child(c, p *node) {
 	c.nowSession, c.nowGroup = p.nowSession, p.nowGroup
-	s.made(c, Step{Op: Fork, PID: c.pid, By: p.pid, Share: s.share(c, p)})
+	s.made(c, p, Step{Op: Fork, PID: c.pid, By: p.pid})
 }
 
-func (s *shaper) made(n *node, step Step) {
+// made adds the step that makes a process: by another of the tree, or by one that has nothing to share.
+func (s *shaper) made(n, by *node, step Step) {
+	born := s.shares.share(n, by, &step)
 	s.steps = append(s.steps, step)
+	if s.shares.early(n.task) {
+		steps, problems := birthsOf(n.task, born)
+		s.steps = append(s.steps, steps...)
+		for _, problem := range problems {
+			s.shares.problems = append(s.shares.problems, func() { s.r.Unsupported(images.CoreName(problem.tid), "%s", problem) })
+		}
+	}
 	n.made = true
 	if !n.leads() {
 		s.join(n)
@@ -403,7 +412,7 @@ func (s *shaper) enter(n *node) (waiting []*node, done bool) {
 		s.tangle++
 		if f.parent == n.parent {
 			n.nowSession, n.nowGroup = f.nowSession, f.nowGroup
-			return s.fork(n, Step{Op: Fork, PID: n.pid, By: f.pid, Sibling: true, Share: s.share(n, f)}), true
+			return s.fork(n, f, Step{Op: Fork, PID: n.pid, By: f.pid, Sibling: true}), true
 		}
 	}
 	for _, f := range sess.members {
@@ -417,7 +426,7 @@ func (s *shaper) enter(n *node) (waiting []*node, done bool) {
 		s.anon--
 		s.steps = append(s.steps, Step{Op: Fork, PID: s.anon, By: f.pid, Helper: true}, Step{Op: Adopt, PID: n.parent.pid})
 		n.nowSession, n.nowGroup = f.nowSession, f.nowGroup
-		s.made(n, Step{Op: Fork, PID: n.pid, By: s.anon, Share: s.share(n, nil)})
+		s.made(n, nil, Step{Op: Fork, PID: n.pid, By: s.anon})
 		s.steps = append(s.steps, Step{Op: Dismiss, PID: s.anon, By: f.pid}, Step{Op: Unadopt, PID: n.parent.pid})
 		return s.descend(n), true
 	}

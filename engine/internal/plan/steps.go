@@ -7,8 +7,8 @@ type Op uint8
 
 // The operations. The engine does them in order, those inside a task by remote calls.
 const (
-	// Fork makes process PID: By, or the engine where it is 0, calls clone3. With Sibling the new process becomes a child of By's
-	// parent (CLONE_PARENT).
+	// Fork makes process PID: By, or the engine where it is 0, calls clone3, by its thread ByThread. With Sibling the new process
+	// becomes a child of By's parent (CLONE_PARENT).
 	Fork Op = iota + 1
 	// SetSession lets PID lead a session of its own: setsid.
 	SetSession
@@ -23,17 +23,24 @@ const (
 	Die
 	// Fill gives PID its memory: mappings and pages.
 	Fill
+	// AddThread makes thread Thread of PID: thread ByThread calls clone3. Share says what the two have in common of descriptors and
+	// working directory; what they have not the new one gets a copy of.
+	AddThread
+	// Unshare gives the first thread of PID a copy of its own of what Share names.
+	Unshare
 )
 
 // A Step is one operation on processes.
 type Step struct {
-	Op      Op
-	PID     int // a process of the snapshot, or a helper
-	By      int
-	Group   int
-	Sibling bool
-	Helper  bool // the process is no one of the snapshot's, and is dismissed when it has served
-	Share   Share
+	Op       Op
+	PID      int // a process of the snapshot, or a helper
+	By       int
+	Group    int
+	Thread   int
+	ByThread int // 0 for the first
+	Sibling  bool
+	Helper   bool // the process is no one of the snapshot's, and is dismissed when it has served
+	Share    Share
 }
 
 // anyPID reports whether a helper may have any pid. Such helpers are numbered from -1 downwards; the engine lets the kernel choose

@@ -7,29 +7,30 @@ import (
 	"stasis.example/engine/internal/snapshot"
 )
 
-// A Birth is how a thread is made of a process in which threads have descriptor tables or working directories of their own:
-// by which thread of the process, and what it has in common with that one. Of what it has not it gets a copy.
-type Birth struct {
-	TID   int
-	By    int
-	Share Share // ShareFiles, ShareFS
-}
-
-// births decides how the threads are made of processes in which they are not all alike.
+// births decides how the threads are made of processes in which they are not all alike, but for those that the steps make already.
 func (p *Plan) births(r *images.Report) {
-	p.threadThings(r)
+	early := make(map[int]bool)
+	for _, s := range p.Steps {
+		if s.Op == AddThread {
+			early[s.PID] = true
+		}
+	}
 	for _, t := range p.Tree.Tasks {
-		if t.State == snapshot.Dead {
+		if t.State == snapshot.Dead || early[t.PID.Num()] {
 			continue
 		}
 		for _, th := range t.Threads {
-			if th.Table == 0 && th.FS == 0 {
+			if pairOf(th) == (pair{}) {
 				continue
 			}
 			if p.Births == nil {
-				p.Births = make(map[int][]Birth)
+				p.Births = make(map[int][]Step)
 			}
-			p.Births[t.PID.Num()] = birthsOf(t, r)
+			steps, problems := birthsOf(t, pair{})
+			for _, problem := range problems {
+				r.Damaged(images.CoreName(problem.tid), "%s", problem)
+			}
+			p.Births[t.PID.Num()] = steps
 			break
 		}
 	}
@@ -38,48 +39,100 @@ func (p *Plan) births(r *images.Report) {
 // pair is what a thread has, 0 for what its process has.
 type pair struct{ table, fs snapshot.ObjectID }
 
+func pairOf(th *snapshot.Thread) pair { return pair{th.Table, th.FS} }
+
+// things returns those of the two that are not 0.
+func (p pair) things() []sharedThing {
+	var things []sharedThing
+	if p.table != 0 {
+		things = append(things, sharedThing{ShareFiles, p.table})
+	}
+	if p.fs != 0 {
+		things = append(things, sharedThing{ShareFS, p.fs})
+	}
+	return things
+}
+
 // birther makes the threads of a process.
 type birther struct {
 	task     *snapshot.Task
-	r        *images.Report
-	births   []Birth
+	steps    []Step
+	problems []unborn
+	done     map[*snapshot.Thread]bool
+	now      pair                      // what the first thread has; what it will have is nobody else's before
 	made     map[pair]int              // who has both
 	tables   map[snapshot.ObjectID]int // who has one of the two
 	contexts map[snapshot.ObjectID]int
 	reached  []pair // whose other owners were not looked for yet
+	byTable  map[snapshot.ObjectID][]*snapshot.Thread
+	byFS     map[snapshot.ObjectID][]*snapshot.Thread
+}
+
+// unborn is a thread that cannot be made by one other: it shares descriptors with one, and its working directory with another.
+type unborn struct{ tid, table, context int }
+
+func (u unborn) String() string {
+	return fmt.Sprintf("the thread shares its descriptors with thread %d and its working directory with thread %d, as no thread can that is made by either", u.table, u.context)
 }
 
 // birthsOf orders the threads of a process so that each can be made. Whoever makes a thread shares both with it, or one of them
 // while the other is new, or none. So what has something in common with a thread that is made comes next. Threads that have come
-// about by clone and unshare are all in reach that way.
-func birthsOf(t *snapshot.Task, r *images.Report) []Birth {
-	b := &birther{task: t, r: r, made: make(map[pair]int), tables: make(map[snapshot.ObjectID]int), contexts: make(map[snapshot.ObjectID]int)}
-	byTable, byFS := make(map[snapshot.ObjectID][]*snapshot.Thread), make(map[snapshot.ObjectID][]*snapshot.Thread)
-	for _, th := range t.Threads[1:] {
-		byTable[th.Table], byFS[th.FS] = append(byTable[th.Table], th), append(byFS[th.FS], th)
+// about by clone and unshare are all in reach that way. What the first thread is born with and does not keep is made first of all: it
+// gives up one after the other when it has made who has it.
+func birthsOf(t *snapshot.Task, born pair) ([]Step, []unborn) {
+	b := &birther{
+		task: t, now: born, done: make(map[*snapshot.Thread]bool), made: make(map[pair]int),
+		tables: make(map[snapshot.ObjectID]int), contexts: make(map[snapshot.ObjectID]int),
+		byTable: make(map[snapshot.ObjectID][]*snapshot.Thread), byFS: make(map[snapshot.ObjectID][]*snapshot.Thread),
 	}
-	b.reach(t.PID.Num(), pair{})
-	done := make(map[*snapshot.Thread]bool)
-	make := func(th *snapshot.Thread) {
-		if !done[th] {
-			done[th] = true
-			b.make(th)
-		}
-	}
+	tablesLast := false
 	for _, th := range t.Threads[1:] {
-		for len(b.reached) > 0 {
-			next := b.reached[0]
-			b.reached = b.reached[1:]
-			for _, near := range [][]*snapshot.Thread{byTable[next.table], byFS[next.fs]} {
-				for _, th := range near {
-					make(th)
+		b.byTable[th.Table], b.byFS[th.FS] = append(b.byTable[th.Table], th), append(b.byFS[th.FS], th)
+		tablesLast = tablesLast || born.table != 0 && pairOf(th) == (pair{table: born.table})
+	}
+	b.reach(t.PID.Num(), b.now)
+	b.near()
+	if tablesLast {
+		b.unshare(ShareFS)
+	}
+	b.unshare(ShareFiles)
+	b.unshare(ShareFS)
+	for _, th := range t.Threads[1:] {
+		b.make(th)
+		b.near()
+	}
+	return b.steps, b.problems
+}
+
+// unshare lets the first thread give up what it was born with, and then make others with what it has now.
+func (b *birther) unshare(what Share) {
+	switch {
+	case what == ShareFiles && b.now.table != 0:
+		b.now.table = 0
+	case what == ShareFS && b.now.fs != 0:
+		b.now.fs = 0
+	default:
+		return
+	}
+	b.steps = append(b.steps, Step{Op: Unshare, PID: b.task.PID.Num(), Share: what})
+	b.reach(b.task.PID.Num(), b.now)
+	b.near()
+}
+
+// near makes all that have something in common with who was made.
+func (b *birther) near() {
+	for len(b.reached) > 0 {
+		next := b.reached[0]
+		b.reached = b.reached[1:]
+		for _, near := range [][]*snapshot.Thread{b.byTable[next.table], b.byFS[next.fs]} {
+			for _, th := range near {
+				if (th.Table != 0 || b.now.table == 0) && (th.FS != 0 || b.now.fs == 0) {
+					b.make(th)
 				}
 			}
-			byTable[next.table], byFS[next.fs] = nil, nil
 		}
-		make(th)
+		b.byTable[next.table], b.byFS[next.fs] = nil, nil
 	}
-	return b.births
 }
 
 // reach notes that a thread is there.
@@ -96,67 +149,48 @@ func (b *birther) reach(tid int, has pair) {
 
 // make decides who makes a thread.
 func (b *birther) make(th *snapshot.Thread) {
-	tid, has := th.TID.Num(), pair{th.Table, th.FS}
+	if b.done[th] {
+		return
+	}
+	b.done[th] = true
+	tid, has := th.TID.Num(), pairOf(th)
+	birth := Step{Op: AddThread, PID: b.task.PID.Num(), Thread: tid, ByThread: b.task.PID.Num()}
 	if by, ok := b.made[has]; ok {
-		b.births = append(b.births, Birth{TID: tid, By: by, Share: ShareFiles | ShareFS})
+		birth.ByThread, birth.Share = by, ShareFiles|ShareFS
+		b.steps = append(b.steps, birth)
 		return
 	}
 	table, hasTable := b.tables[has.table]
 	context, hasContext := b.contexts[has.fs]
-	birth := Birth{TID: tid, By: b.task.PID.Num()}
 	switch {
 	case hasTable && hasContext:
-		b.r.Damaged(images.CoreName(tid), "the thread shares its descriptors with thread %d and its working directory with thread %d, as no thread can that is made by either", table, context)
+		b.problems = append(b.problems, unborn{tid, table, context})
 		return
 	case hasTable:
-		birth.By, birth.Share = table, ShareFiles
+		birth.ByThread, birth.Share = table, ShareFiles
 	case hasContext:
-		birth.By, birth.Share = context, ShareFS
+		birth.ByThread, birth.Share = context, ShareFS
 	}
-	b.births = append(b.births, birth)
+	b.steps = append(b.steps, birth)
 	b.reach(tid, has)
 }
 
-// threadThings refuses what threads have of their own and cannot be given: what other processes have too, as processes are made
-// before threads; and terminals, whose settings are put back by a process that has them.
-func (p *Plan) threadThings(r *images.Report) {
-	type thing struct {
-		kind Share
-		id   snapshot.ObjectID
-	}
-	owner := make(map[thing]int)
+// threadTerminals refuses terminals that only threads have, as their settings are put back by a process that has them.
+func (p *Plan) threadTerminals(r *images.Report) {
 	threads := make(map[snapshot.ObjectID]int) // by their tables
-	for _, own := range []bool{false, true} {
-		for _, t := range p.Tree.Tasks {
-			if t.State == snapshot.Dead {
-				continue
-			}
-			if !own {
-				owner[thing{ShareFiles, t.Table}], owner[thing{ShareFS, t.FS}] = t.PID.Num(), t.PID.Num()
-				continue
-			}
-			for _, th := range t.Threads {
-				for _, what := range []thing{{ShareFiles, th.Table}, {ShareFS, th.FS}} {
-					if what.id == 0 {
-						continue
-					}
-					if what.kind == ShareFiles {
-						threads[what.id] = th.TID.Num()
-					}
-					if pid, known := owner[what]; known && pid != t.PID.Num() {
-						r.Unsupported(images.CoreName(th.TID.Num()), "the thread shares %s with process %d, which is not its own", shareNames[what.kind], pid)
-					}
-					owner[what] = t.PID.Num()
-				}
+	for _, t := range p.Tree.Tasks {
+		for _, th := range t.Threads {
+			if th.Table != 0 {
+				threads[th.Table] = th.TID.Num()
 			}
 		}
 	}
-	if len(threads) > 0 {
-		p.threadTerminals(threads, r)
+	if len(threads) == 0 {
+		return
 	}
-}
-
-func (p *Plan) threadTerminals(threads map[snapshot.ObjectID]int, r *images.Report) {
+	for _, t := range p.Tree.Tasks {
+		delete(threads, t.Table)
+	}
 	terminals := make(map[snapshot.FileID]bool)
 	for _, f := range p.Tree.Files {
 		if _, is := f.Object.(*snapshot.TTY); is {
@@ -177,15 +211,4 @@ func (p *Plan) threadTerminals(threads map[snapshot.ObjectID]int, r *images.Repo
 			}
 		}
 	}
-}
-
-// String describes the birth for people.
-func (b Birth) String() string {
-	s := fmt.Sprintf("thread %d by %d", b.TID, b.By)
-	for share := ShareFiles; share <= ShareFS; share <<= 1 {
-		if b.Share&share == 0 {
-			s += ", with a copy of " + shareNames[share]
-		}
-	}
-	return s
 }

@@ -226,7 +226,8 @@ type Thread struct {
 	Filter     *uint32 // its last seccomp filter, a number of the dump's; nil for none
 	CgroupSet  uint32  // a number of the dump's; 0 for not known
 
-	// Table and FS are things of its own, by unshare(2); 0, as nearly always, where it has those of the process.
+	// Table and FS are things that are not its process's, by unshare(2), though perhaps another's; 0, as nearly always, where it has
+	// those of the process.
 	Table, FS ObjectID
 }
 

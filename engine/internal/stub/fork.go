@@ -42,12 +42,19 @@ func putClone(b []byte, at, flags uint64, tid int, exitSignal uint64) {
 }
 
 // Fork makes children, each of which stops before it executes anything. Those that were made are returned with an error, too.
-func (p *Process) Fork(children []Child) ([]*Process, error) {
+func (p *Process) Fork(children []Child) ([]*Process, error) { return p.ForkBy(0, children) }
+
+// ForkBy lets a certain thread do what Fork does; 0 is the first.
+func (p *Process) ForkBy(tid int, children []Child) ([]*Process, error) {
+	by, err := p.thread(tid)
+	if err != nil {
+		return nil, err
+	}
 	var made []*Process
 	const room = ArgumentRoom / cloneRoom
 	for len(children) > 0 {
 		n := min(len(children), room, tableRoom)
-		ids, err := p.clone(p.Threads[0], n, func(i int) (flags uint64, tid int, exitSignal uint64) {
+		ids, err := p.clone(by, n, func(i int) (flags uint64, tid int, exitSignal uint64) {
 			if children[i].Flags&unix.CLONE_PARENT != 0 {
 				return children[i].Flags, children[i].PID, 0 // it ends with the signal of the one that forks it
 			}
@@ -76,11 +83,23 @@ const threadFlags = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLON
 
 // AddThread lets a thread of the process make another. apart are the CLONE_ flags of what the two do not share.
 func (p *Process) AddThread(tid, by int, apart uint64) error {
-	at := slices.IndexFunc(p.Threads, func(th *Thread) bool { return th.TID == by })
-	if at < 0 {
-		return fmt.Errorf("thread %d has nobody to be made by", tid)
+	maker, err := p.thread(by)
+	if err != nil {
+		return err
 	}
-	return p.addThreads(p.Threads[at], []int{tid}, threadFlags&^apart)
+	return p.addThreads(maker, []int{tid}, threadFlags&^apart)
+}
+
+// thread returns a thread by its number; 0 is the first.
+func (p *Process) thread(tid int) (*Thread, error) {
+	if tid == 0 {
+		return p.Threads[0], nil
+	}
+	at := slices.IndexFunc(p.Threads, func(th *Thread) bool { return th.TID == tid })
+	if at < 0 {
+		return nil, fmt.Errorf("process %d has no thread %d that could make others", p.PID, tid)
+	}
+	return p.Threads[at], nil
 }
 
 // AddThreads makes threads with the numbers given.

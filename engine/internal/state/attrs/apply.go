@@ -12,6 +12,7 @@ import (
 
 	"stasis.example/engine/internal/apply"
 	"stasis.example/engine/internal/snapshot"
+	"stasis.example/engine/internal/stub"
 )
 
 // Apply applies what can be at any time once the mappings are there: what a personality may add to their protection, they have.
@@ -93,7 +94,8 @@ func filter(t *apply.Task, want uint32) error {
 	return t.WriteProc("coredump_filter", fmt.Sprintf("%#x", want))
 }
 
-// LoginUID writes loginuid. Only the process itself may, and it finds /proc in the root directory that it starts with.
+// LoginUID writes loginuid, of those threads that are there. Only each itself may, and it finds /proc in the root directory that it
+// starts with.
 func LoginUID(t *apply.Task) error {
 	want := t.LoginUID
 	if want == nil {
@@ -109,18 +111,23 @@ func LoginUID(t *apply.Task) error {
 	if err != nil || has == *want {
 		return err
 	}
-	if err := login(t, has, *want); err != nil {
-		return fmt.Errorf("%s: %w", t.Where(), err)
+	for _, th := range t.Threads {
+		if th.Remote == nil {
+			continue // it is made of one that has it
+		}
+		if err := login(t, th.Remote, has, *want); err != nil {
+			return fmt.Errorf("%s: %w", th.Where(), err)
+		}
 	}
 	return nil
 }
 
-func login(t *apply.Task, has, want uint32) error {
+func login(t *apply.Task, th *stub.Thread, has, want uint32) error {
 	var b apply.Batch
 	var fd uint64
-	b.Try("open /proc/self/loginuid", func(result uint64, err error) error { fd = result; return err },
-		unix.SYS_OPENAT, apply.Num(unix.AT_FDCWD), apply.Text("/proc/self/loginuid"), apply.Num(unix.O_WRONLY|unix.O_CLOEXEC))
-	if err := b.Run(t.Remote, t.Remote.Threads[0]); err != nil {
+	b.Try("open /proc/thread-self/loginuid", func(result uint64, err error) error { fd = result; return err },
+		unix.SYS_OPENAT, apply.Num(unix.AT_FDCWD), apply.Text("/proc/thread-self/loginuid"), apply.Num(unix.O_WRONLY|unix.O_CLOEXEC))
+	if err := b.Run(t.Remote, th); err != nil {
 		return err
 	}
 	text := strconv.FormatUint(uint64(want), 10)
@@ -131,5 +138,5 @@ func login(t *apply.Task, has, want uint32) error {
 		return err
 	}, unix.SYS_WRITE, apply.Num(fd), apply.Bytes([]byte(text)), apply.Num(len(text)))
 	b.Do("close", unix.SYS_CLOSE, apply.Num(fd))
-	return b.Run(t.Remote, t.Remote.Threads[0])
+	return b.Run(t.Remote, th)
 }

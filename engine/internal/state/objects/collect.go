@@ -23,6 +23,7 @@ func Collect(t *collect.Tree) error {
 	}
 	spaces, tables := sharers{what: linux.SameVM}, sharers{what: linux.SameFiles}
 	contexts, handlers := sharers{what: linux.SameFS}, sharers{what: linux.SameSignal}
+	spaceOf := make(map[snapshot.ObjectID]*collect.Process) // the first that has each
 	for p := range t.Alive() {
 		n, err := collect.Namespaces(t, p.Dir)
 		if err != nil {
@@ -55,16 +56,18 @@ func Collect(t *collect.Tree) error {
 			if *o.id, *o.first, err = o.sharers.number(t, p.Live()); err != nil {
 				return err
 			}
-			o.sharers.owner(*o.id, p)
 		}
-		if first := spaces.owner(p.Task.Space, p); first != p {
+		first := spaceOf[p.Task.Space]
+		if first == nil {
+			spaceOf[p.Task.Space] = p
+		} else {
 			if err := p.Remote.Join(first.Remote); err != nil {
 				return err
 			}
 		}
 	}
 	outside(t)
-	// When all processes have their numbers, so that what a thread shares with another process is found.
+	// When all processes have their numbers: what a thread shares with a process is that one's.
 	for p := range t.Alive() {
 		for _, th := range p.Threads[1:] {
 			if err := apart(t, th, &tables, &contexts); err != nil {
@@ -110,23 +113,19 @@ func apart(t *collect.Tree, th *collect.Thread, tables, contexts *sharers) error
 		return err
 	}
 	for _, o := range []struct {
-		same     bool
-		sharers  *sharers
-		id       *snapshot.ObjectID
-		first    *bool
-		what, by string
+		same    bool
+		sharers *sharers
+		id      *snapshot.ObjectID
+		first   *bool
 	}{
-		{!th.Remote.OwnFiles, tables, &th.Snapshot.Table, &th.Table, "a descriptor table", "CLONE_FILES"},
-		{sameFS, contexts, &th.Snapshot.FS, &th.FS, "a working directory", "CLONE_FS"},
+		{!th.Remote.OwnFiles, tables, &th.Snapshot.Table, &th.Table},
+		{sameFS, contexts, &th.Snapshot.FS, &th.FS},
 	} {
 		if o.same {
 			continue
 		}
 		if *o.id, *o.first, err = o.sharers.number(t, tid); err != nil {
 			return err
-		}
-		if other := o.sharers.owner(*o.id, p); other != p {
-			t.Report.Unsupported(th.Where(), "it has %s (%s) that is not its process's but process %d's, which cannot be saved yet", o.what, o.by, other.PID)
 		}
 	}
 	return nil
@@ -137,19 +136,6 @@ type sharers struct {
 	what int
 	pids []int
 	ids  []snapshot.ObjectID
-
-	owners map[snapshot.ObjectID]*collect.Process
-}
-
-// owner returns the process that has a thing first: the one given, if no other has it.
-func (s *sharers) owner(id snapshot.ObjectID, p *collect.Process) *collect.Process {
-	if s.owners == nil {
-		s.owners = make(map[snapshot.ObjectID]*collect.Process)
-	}
-	if s.owners[id] == nil {
-		s.owners[id] = p
-	}
-	return s.owners[id]
 }
 
 // number returns the number of what a process has, and whether it is the first that has it.

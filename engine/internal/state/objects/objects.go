@@ -1,6 +1,6 @@
 // Package objects is the state "what processes share": which address space, descriptor table, file system context and signal
-// handlers each has, and its namespaces. In images it is ids-PID.img; what a thread has of its own, by unshare(2), is in the ids
-// of its core.
+// handlers each has, and its namespaces. In images it is ids-PID.img; what a thread has that is not its process's, by
+// unshare(2), is in the ids of its core; another process may have it, too.
 //
 // CRIU can restore a shared descriptor table, and refuses to dump the rest; a set with those is marked as one for stasis only.
 //
