@@ -22,6 +22,16 @@ const (
 // UFFDIOCopy is the ioctl of UFFDCopy, for processes that make the call themselves.
 const UFFDIOCopy = 3<<30 | 40<<16 | 0xaa<<8 | 0x03
 
+// UFFDOpen makes a userfaultfd for our own memory, of which only pages that programs ask for are its business.
+func (k *Kernel) UFFDOpen() (int, error) {
+	const name = "userfaultfd"
+	if err := k.step(name); err != nil {
+		return -1, err
+	}
+	fd, _, errno := syscall.Syscall(unix.SYS_USERFAULTFD, UFFDUserModeOnly|unix.O_CLOEXEC, 0, 0)
+	return int(fd), fail(name, 0, errno)
+}
+
 // UFFDStart tells a userfaultfd which version of its interface is spoken: the first thing to be done with one.
 func (k *Kernel) UFFDStart(fd int) error {
 	arg := struct{ api, features, ioctls uint64 }{api: uffdAPIVersion}
@@ -67,4 +77,9 @@ func (k *Kernel) UFFDCopy(fd int, addr uint64, pages []byte) (int, error) {
 		return done, fail(name, 0, errno)
 	}
 	return done, nil
+}
+
+// AddressOf returns where mapped memory is, for calls that take an address as a number. It stays there, since it is not of the heap.
+func AddressOf(mapped []byte) uint64 {
+	return uint64(uintptr(unsafe.Pointer(unsafe.SliceData(mapped))))
 }

@@ -16,8 +16,8 @@ import (
 // Both processors move memory.
 //
 // The process writes its pages from the first on, and we copy from the last on, until they meet. A file system lets only one
-// write to a file at a time, but whoever maps a file in memory may fill its pages meanwhile. On a disk such a page costs three
-// times what a written one does, and still it is a fifth of all that comes in for nothing.
+// write to a file at a time, but whoever maps a file may fill its pages meanwhile: in memory by a userfaultfd (shadow.go). On a
+// disk such a page costs three times what a written one does, and still it is a fifth of all that comes in for nothing.
 
 // work is what is left to be moved.
 type work struct {
@@ -122,14 +122,19 @@ func (c *Copier) finish(v *vector, calls []remote.Call, portion int) ([]remote.C
 const helpFrom = 4
 
 // help copies from the back, and sends an error or nil when nothing is left.
-func (c *Copier) help(fd int, work *work) <-chan error {
+func (c *Copier) help(fd int, memory bool, work *work) <-chan error {
 	done := make(chan error, 1)
 	if len(work.all) < helpFrom {
 		done <- nil
 		return done
 	}
 	h := helper{fd: fd, copier: c}
-	go func() { done <- h.run(work) }()
+	go func() {
+		if memory {
+			h.shadow = newShadow(c.Kernel, fd, c.end)
+		}
+		done <- errors.Join(h.run(work), h.shadow.Close())
+	}()
 	return done
 }
 
@@ -152,11 +157,12 @@ func reserve(fd int, size int64, memory bool) error {
 	return errno
 }
 
-// A helper copies a window at a time to a file, which it maps where it has a descriptor for that. It never touches the window
-// itself: only the kernel does, whose calls fail where there is no room. What cannot be mapped is written.
+// A helper copies a window at a time to a file: into its shadow, or else through a mapping, which it never touches itself: only the
+// kernel does, whose calls fail where there is no room. What can be put there in neither way is written.
 type helper struct {
 	fd     int
 	copier *Copier
+	shadow *shadow // nil where there is none
 	parts  []unix.RemoteIovec
 	cutter cutter
 	buf    []byte
@@ -197,20 +203,29 @@ func (h *helper) copy(v *vector) error {
 }
 
 func (h *helper) move(parts []unix.RemoteIovec, n int, offset int64) error {
-	process := h.copier.Process
-	window, err := unix.Mmap(h.fd, offset, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-	if err == nil {
-		err = errors.Join(process.ReadParts(parts, window), unix.Munmap(window))
-	}
-	if err == nil {
+	if h.shadow == nil && h.through(parts, n, offset) == nil {
 		return nil
 	}
 	if h.buf == nil {
 		h.buf = make([]byte, windowSize)
 	}
-	if err := process.ReadParts(parts, h.buf[:n]); err != nil {
+	if err := h.copier.Process.ReadParts(parts, h.buf[:n]); err != nil {
 		return err
 	}
-	_, err = h.copier.Sink.WriteAt(h.buf[:n], offset)
+	if h.shadow != nil {
+		if _, err := h.shadow.WriteAt(h.buf[:n], offset); err == nil {
+			return nil
+		}
+	}
+	_, err := h.copier.Sink.WriteAt(h.buf[:n], offset)
 	return err
+}
+
+// through copies through a mapping.
+func (h *helper) through(parts []unix.RemoteIovec, n int, offset int64) error {
+	window, err := unix.Mmap(h.fd, offset, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return err
+	}
+	return errors.Join(h.copier.Process.ReadParts(parts, window), unix.Munmap(window))
 }

@@ -176,7 +176,7 @@ func (c *Copier) Late() error {
 	if err != nil {
 		return err
 	}
-	helper := c.help(int(ours), work)
+	helper := c.help(int(ours), memory, work)
 	if err = c.itself(theirs, work, portion); err != nil {
 		work.stop()
 	}
