@@ -17,9 +17,10 @@ type PlanOptions struct {
 }
 
 // Plan returns, for people to read, what a restore of the images will do: nothing is made, no rights are needed, and of this
-// machine nothing but its architecture is looked at. Its error has every reason why the images cannot be restored.
-func Plan(dir image.Dir, o PlanOptions) (string, error) {
-	p, err := plan.Make(context.Background(), dir, plan.Options{Arch: snapshot.AMD64, ShellJob: o.ShellJob, Inherit: o.Inherit})
+// machine nothing but its architecture is looked at. Its error has every reason why the images cannot be restored, or is that of
+// the context when it ends before.
+func Plan(ctx context.Context, dir image.Dir, o PlanOptions) (string, error) {
+	p, err := plan.Make(ctx, dir, plan.Options{Arch: snapshot.AMD64, ShellJob: o.ShellJob, Inherit: o.Inherit})
 	if err != nil {
 		return "", err
 	}

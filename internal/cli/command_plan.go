@@ -17,7 +17,7 @@ type planAnswer struct {
 }
 
 // plan shows what the built-in engine would do to restore a directory, or every reason why it could not.
-func (r *run) plan(context.Context) error {
+func (r *run) plan(ctx context.Context) error {
 	s := r.settings
 	path := s.imagesDir
 	if word := r.operand(); word != "" {
@@ -43,8 +43,12 @@ func (r *run) plan(context.Context) error {
 	for _, in := range s.inherit {
 		o.Inherit = append(o.Inherit, in.key)
 	}
-	text, err := builtin.Plan(dir, o)
-	if err != nil {
+	text, err := builtin.Plan(ctx, dir, o)
+	switch {
+	case err == nil:
+	case ctx.Err() != nil: // which says nothing of the images
+		return context.Cause(ctx)
+	default:
 		return &refusedError{dir: absolute(f.Name()), err: err}
 	}
 	if s.json {

@@ -125,11 +125,16 @@ func invoke(t testing.TB, env []string, args ...string) (status int, stdout, std
 // runWith runs the program in this process. Executing another program is only written down.
 func runWith(t testing.TB, env []string, in, out, errs *os.File, args ...string) (status int) {
 	t.Helper()
+	return runIn(t.Context(), t, env, in, out, errs, args...)
+}
+
+func runIn(ctx context.Context, t testing.TB, env []string, in, out, errs *os.File, args ...string) (status int) {
+	t.Helper()
 	p := &Program{Args: args, Environ: env, Stdin: in, Stdout: out, Stderr: errs,
 		SystemConfig: filepath.Join(t.TempDir(), "no-such-config"),
 		Exec: func(path string, argv, env []string) error {
 			out.WriteString("exec " + path + ": " + strings.Join(argv, " ") + "\n")
 			return nil
 		}}
-	return p.Run(t.Context())
+	return p.Run(ctx)
 }
