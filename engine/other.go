@@ -50,7 +50,7 @@ type PlanOptions struct {
 }
 
 // Plan refuses.
-func Plan(image.Dir, PlanOptions) (string, error) {
+func Plan(context.Context, image.Dir, PlanOptions) (string, error) {
 	return "", fmt.Errorf("the built-in engine is for amd64 only, not for %s yet: %w", runtime.GOARCH, errors.ErrUnsupported)
 }
 
