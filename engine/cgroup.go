@@ -17,6 +17,8 @@ import (
 
 	"stasis.example/criu/rpc"
 	"stasis.example/engine/internal/ptrace"
+	"stasis.example/engine/internal/remote"
+	"stasis.example/internal/linux"
 	"stasis.example/internal/proc"
 )
 
@@ -132,7 +134,8 @@ func (g *freezerCgroup) processes() (map[int]bool, error) {
 
 // byCgroup stops the tree by its freezer cgroup. While nothing in there moves, all of it that is of the tree is asked to stop;
 // then the cgroup lets go, and everything has stopped before it has executed an instruction: only processes that are not in a
-// frozen cgroup can do what a dump asks of them.
+// frozen cgroup can do what a dump asks of them. Children of vfork are left out, since their parents stop only when they have
+// executed a program; they are stopped after that, like those outside of the cgroup.
 func (d *dump) byCgroup(tr *ptrace.Tracer) error {
 	g, err := openFreezer(d.cgroup)
 	if err != nil {
@@ -190,7 +193,13 @@ func (d *dump) seizeBelow(tr *ptrace.Tracer, pid int, in map[int]bool) error {
 		if err != nil {
 			return err
 		}
+		waits := len(children) > 0 && remote.InVFork(pid, tid)
 		for _, child := range children {
+			if waits {
+				if same, err := d.kernel.Same(tid, child, linux.SameVM, 0, 0); err == nil && same {
+					continue
+				}
+			}
 			if err := d.seizeBelow(tr, child, in); err != nil {
 				return err
 			}

@@ -82,6 +82,7 @@ var victims = []struct {
 	{name: "sharing"},
 	{name: "shell"},
 	{name: "signals"},
+	{name: "spawns", frozen: true},
 	{name: "threads"},
 	{name: "timers"},
 	{name: "tree"},

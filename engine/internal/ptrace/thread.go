@@ -75,8 +75,10 @@ func (th *Thread) Gone() bool { return th.gone }
 //
 // Of the end of a first thread the kernel tells only once all others have been waited for, which may be still to come. It is
 // looked for in /proc, therefore; the kernel lets go of the thread when the tracer ends.
-func (th *Thread) Wait() (Stop, error) {
-	return th.waitUntil(time.Now().Add(patience), th.isDead)
+func (th *Thread) Wait() (Stop, error) { return th.waitFor(patience) }
+
+func (th *Thread) waitFor(limit time.Duration) (Stop, error) {
+	return th.waitUntil(time.Now().Add(limit), th.isDead)
 }
 
 // isDead reports whether the thread has ended.
@@ -202,9 +204,12 @@ func (th *Thread) resumed(err error) error {
 //
 // Each of them may have used up the interrupt: the kernel drops one that is pending when the thread enters any stop
 // (kernel/signal.c: ptrace_stop). So it is asked for again.
-func (th *Thread) Settle() (Stop, error) {
+func (th *Thread) Settle() (Stop, error) { return th.SettleWithin(patience) }
+
+// SettleWithin is Settle for a thread that may take so long to each stop.
+func (th *Thread) SettleWithin(limit time.Duration) (Stop, error) {
 	for {
-		s, err := th.Wait()
+		s, err := th.waitFor(limit)
 		if err != nil || s.Kind == EventStop || s.Kind == GroupStop {
 			return s, err
 		}

@@ -164,9 +164,9 @@ func noBlocks(t *testing.T, pid, step int) {
 func TestInVFork(t *testing.T) {
 	testkit.Need(t, testkit.Root, testkit.VictimProgram("sharing"))
 	v := testkit.StartVictim(t, "sharing", "vfork")
-	testkit.WaitFor(t, "the victim to wait in vfork", func() bool { return inVFork(v.Pid, v.Pid) })
+	testkit.WaitFor(t, "the victim to wait in vfork", func() bool { return InVFork(v.Pid, v.Pid) })
 	for _, child := range children(v.Pid) {
-		if inVFork(child, child) {
+		if InVFork(child, child) {
 			t.Errorf("process %d, the child, is said to wait in vfork", child)
 		}
 	}

@@ -125,9 +125,6 @@ func (p *Process) freeze(t *ptrace.Tracer) error {
 		}
 		for _, th := range fresh {
 			if err := th.stop(); err != nil && !errors.Is(err, ptrace.ErrGone) {
-				if errors.Is(err, ptrace.ErrTimeout) && inVFork(p.PID, th.TID) {
-					err = fmt.Errorf("%w: it waits in vfork for a child that has not executed a program yet", err)
-				}
 				return err
 			}
 		}
@@ -173,7 +170,7 @@ func (p *Process) seize(t *ptrace.Tracer, tid int) (*Thread, error) {
 
 // stop waits until the thread has stopped and notes its state.
 func (th *Thread) stop() error {
-	s, err := th.Settle()
+	s, err := th.settle()
 	if err != nil {
 		return err
 	}
@@ -269,8 +266,8 @@ func (th *Thread) examine() error {
 func (p *Process) letGo() error {
 	var errs []error
 	for _, th := range p.Threads {
-		if th.Gone() {
-			continue
+		if th.Gone() || th.waits() {
+			continue // the end of our thread lets it go
 		}
 		// A tracee can be left only when it is stopped. One that does not stop, the end of our thread lets go.
 		if err := twice(th.Halt); err != nil {

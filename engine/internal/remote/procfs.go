@@ -25,8 +25,8 @@ func TaskState(pid, tid int) byte {
 	return 0
 }
 
-// inVFork tells whether a task waits, so that nothing but a signal that kills it can wake it, in a call that makes processes.
-func inVFork(pid, tid int) bool {
+// InVFork tells whether a task waits, so that nothing but a signal that kills it can wake it, in a call that makes processes.
+func InVFork(pid, tid int) bool {
 	if TaskState(pid, tid) != 'D' {
 		return false
 	}
