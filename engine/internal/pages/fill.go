@@ -38,7 +38,7 @@ type FillRun struct {
 }
 
 // A Filler gives one process its pages: the other direction of a [Copier]. Its mappings are there, with the protection that they
-// are going to have. Runs are given to Add in ascending order; Finish comes after the last. The process and the tracer that
+// are made with. Runs are given to Add in ascending order; Finish comes after the last. The process and the tracer that
 // holds it are used by these two alone, on whose goroutine they are called.
 //
 // What a small process has is read and written by a call or two each. Where there is much, pages that are of no file are put in
@@ -93,7 +93,7 @@ const (
 	laneUFFD                  // through a userfaultfd
 )
 
-// piece is a part of a job: memory of one mapping.
+// piece is a part of a job: memory that is filled in one way. What goes through a userfaultfd is of one mapping.
 type piece struct {
 	addr, length uint64
 	lane         lane
@@ -159,7 +159,7 @@ func (f *Filler) mapping(addr uint64) (*snapshot.VMA, error) {
 // choose says how a mapping is filled.
 func (f *Filler) choose(v *snapshot.VMA) (lane, error) {
 	plain := laneWrite
-	if v.Prot&unix.PROT_WRITE == 0 {
+	if v.FirstProt()&unix.PROT_WRITE == 0 {
 		plain = laneForce
 	}
 	if f.NoUserfaultfd || f.Expect < manyFrom || v.Len() < uffdFrom || v.Kind != snapshot.AnonPrivate ||
@@ -204,7 +204,11 @@ func (f *Filler) take(file image.File, offset int64, r snapshot.Range) error {
 		if lane == laneHuge {
 			n = min(n, hugeSize-r.Start%hugeSize)
 		}
-		j.pieces = append(j.pieces, piece{r.Start, n, lane})
+		if last := len(j.pieces) - 1; last >= 0 && lane != laneUFFD && j.pieces[last].lane == lane && j.pieces[last].addr+j.pieces[last].length == r.Start {
+			j.pieces[last].length += n
+		} else {
+			j.pieces = append(j.pieces, piece{r.Start, n, lane})
+		}
 		j.forced = j.forced || lane == laneForce
 		j.bytes += n
 		f.Written += n / Size

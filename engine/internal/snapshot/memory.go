@@ -99,6 +99,17 @@ type VMA struct {
 	LockOnFault bool // of what is locked: only as it is touched (MLOCK_ONFAULT)
 }
 
+// FirstProt is the protection that a mapping is made with and filled under. What counts against the commit limit does so because it
+// could be written at some time; it would be a mapping of another kind otherwise, and not be merged with its neighbours.
+func (v *VMA) FirstProt() uint32 {
+	const protWrite, words = 2, 1 | 2 | 4
+	prot := v.Prot & words
+	if v.Accounted && v.Kind != FileShared {
+		prot |= protWrite
+	}
+	return prot
+}
+
 // LikelyAccounted reports whether a mapping like this counts against the commit limit as a rule: private memory that may be
 // written, and such without a file that may be read, since somebody must have written it.
 func (v *VMA) LikelyAccounted() bool {

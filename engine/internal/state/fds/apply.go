@@ -54,7 +54,7 @@ func place(b *apply.Batch, files *apply.Files, table *snapshot.Table) error {
 		if err != nil {
 			return fmt.Errorf("descriptor %d: %w", s.FD, err)
 		}
-		b.Do(fmt.Sprintf("descriptor %d: dup3", s.FD), unix.SYS_DUP3, apply.Num(from), apply.Num(s.FD), apply.Num(closeOnExec(s)))
+		b.DoFor("dup3 to descriptor", s.FD, unix.SYS_DUP3, apply.Num(from), apply.Num(s.FD), apply.Num(closeOnExec(s)))
 	}
 	return nil
 }

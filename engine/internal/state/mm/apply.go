@@ -33,15 +33,16 @@ const (
 const before = 1<<unix.MADV_HUGEPAGE | 1<<unix.MADV_NOHUGEPAGE
 
 // Map makes the mappings of a process: all that it has is unmapped, but for the area and for ranges in which it keeps what it
-// was forked with. Memory has its protection at once, but for such that was written once and is not any more: see firstProt.
+// was forked with. Memory has its protection at once, but for such that was written once and is not any more: see [snapshot.VMA.FirstProt].
 // What is to be filled must be written whatever the protection says. Advice, locks and guards follow in [Seal].
 func Map(t *apply.Task, keep []snapshot.Range) error {
 	unmap(t, keep)
 	if start := kernelStart(t.Space); start != 0 {
 		t.Batch.Do(fmt.Sprintf("map the vDSO at %#x", start), unix.SYS_ARCH_PRCTL, apply.Num(archMapVDSO64), apply.Num(start))
 	}
-	for i := range t.Space.VMAs {
-		v := &t.Space.VMAs[i]
+	for left := t.Space.VMAs; len(left) > 0; {
+		v, n := alike(left)
+		left = left[n:]
 		if v.Kind.OfKernel() {
 			continue
 		}
@@ -54,7 +55,7 @@ func Map(t *apply.Task, keep []snapshot.Range) error {
 			if err := mapPart(t, v, snapshot.Range{Start: at, End: kept.Start}); err != nil {
 				return err
 			}
-			t.Batch.Do(fmt.Sprintf("protection of the memory at %#x", kept.Start), unix.SYS_MPROTECT, apply.Num(kept.Start), apply.Num(kept.Len()), apply.Num(firstProt(v)))
+			t.Batch.DoAt("protection of the memory at", kept.Start, unix.SYS_MPROTECT, apply.Num(kept.Start), apply.Num(kept.Len()), apply.Num(v.FirstProt()))
 			advise(t, v, kept, before)
 			at = kept.End
 		}
@@ -63,6 +64,29 @@ func Map(t *apply.Task, keep []snapshot.Range) error {
 		}
 	}
 	return nil
+}
+
+// alike returns the mappings at the beginning of a list that the kernel would make one of as soon as they are made, as that one, and how
+// many they are. What tells them apart comes later.
+func alike(vmas []snapshot.VMA) (*snapshot.VMA, int) {
+	v, n := vmas[0], 1
+	for n < len(vmas) && follows(&v, &vmas[n]) {
+		v.End = vmas[n].End
+		n++
+	}
+	return &v, n
+}
+
+// follows reports whether a mapping is no more than the rest of another one, as far as they are made.
+func follows(v, next *snapshot.VMA) bool {
+	switch {
+	case next.Start != v.End, next.Kind != v.Kind, next.Flags != v.Flags, next.FirstProt() != v.FirstProt(),
+		next.Advice&before != v.Advice&before, v.Flags&unix.MAP_GROWSDOWN != 0:
+		return false
+	case v.Kind.OfFile():
+		return next.File == v.File && next.OpenFlags == v.OpenFlags && next.Offset == v.Offset+v.Len()
+	}
+	return v.Kind == snapshot.AnonPrivate
 }
 
 // unmap gives back everything but the area, without its first page, which is of a file, and what is to be kept.
@@ -110,25 +134,10 @@ func mapPart(t *apply.Task, v *snapshot.VMA, r snapshot.Range) error {
 		fd, offset = uint64(n), v.Offset+(r.Start-v.Start)
 	}
 	flags := uint64(v.Flags)&^unix.MAP_LOCKED | fixedNoReplace
-	what := fmt.Sprintf("map %#x-%#x (%v)", r.Start, r.End, v.Kind)
-	t.Batch.Try(what, func(result uint64, err error) error {
-		if err == nil && result != r.Start {
-			return fmt.Errorf("the kernel chose %#x", result) // before Linux 4.17, which takes MAP_FIXED_NOREPLACE for a hint
-		}
-		return err
-	}, unix.SYS_MMAP, apply.Num(r.Start), apply.Num(r.Len()), apply.Num(firstProt(v)), apply.Num(flags), apply.Num(fd), apply.Num(offset))
+	// Kernels before 4.17 take MAP_FIXED_NOREPLACE for a hint.
+	t.Batch.Map(v.Kind.String(), apply.Num(r.Start), apply.Num(r.Len()), apply.Num(v.FirstProt()), apply.Num(flags), apply.Num(fd), apply.Num(offset))
 	advise(t, v, r, before)
 	return nil
-}
-
-// firstProt is the protection that a mapping is made with. What counts against the commit limit does so because it could be
-// written at some time; it would be a mapping of another kind otherwise, and not be merged with its neighbours.
-func firstProt(v *snapshot.VMA) uint32 {
-	prot := v.Prot & protectionWords
-	if v.Accounted && v.Kind != snapshot.FileShared {
-		prot |= unix.PROT_WRITE
-	}
-	return prot
 }
 
 // advise gives the advice of a mapping that is in a set.
@@ -159,12 +168,12 @@ func Seal(t *apply.Task) error {
 			name(t, v)
 		}
 		advise(t, v, v.Range, ^uint64(before))
-		if firstProt(v) != v.Prot&protectionWords {
-			t.Batch.Do(fmt.Sprintf("protection of the memory at %#x", v.Start), unix.SYS_MPROTECT, apply.Num(v.Start), apply.Num(v.Len()), apply.Num(v.Prot))
+		if v.FirstProt() != v.Prot&protectionWords {
+			t.Batch.DoAt("protection of the memory at", v.Start, unix.SYS_MPROTECT, apply.Num(v.Start), apply.Num(v.Len()), apply.Num(v.Prot))
 		}
 	}
 	for _, g := range s.Guards {
-		t.Batch.Do(fmt.Sprintf("guard pages at %#x", g.Start), unix.SYS_MADVISE, apply.Num(g.Start), apply.Num(g.Len()), apply.Num(madvGuard))
+		t.Batch.DoAt("guard pages at", g.Start, unix.SYS_MADVISE, apply.Num(g.Start), apply.Num(g.Len()), apply.Num(madvGuard))
 	}
 	lock(t, s)
 	if s.MergeAny {
@@ -210,10 +219,9 @@ func lock(t *apply.Task, s *snapshot.Space) {
 		if v.Kind.OfKernel() || v.Flags&unix.MAP_LOCKED == 0 {
 			continue
 		}
-		what := fmt.Sprintf("mlock of the memory at %#x", v.Start)
-		t.Batch.Do(what, unix.SYS_MLOCK2, apply.Num(v.Start), apply.Num(v.Len()), apply.Num(unix.MLOCK_ONFAULT))
+		t.Batch.DoAt("mlock of the memory at", v.Start, unix.SYS_MLOCK2, apply.Num(v.Start), apply.Num(v.Len()), apply.Num(unix.MLOCK_ONFAULT))
 		if !v.LockOnFault {
-			t.Batch.Try(what, func(uint64, error) error { return nil }, unix.SYS_MLOCK, apply.Num(v.Start), apply.Num(v.Len()))
+			t.Batch.Try("mlock", func(uint64, error) error { return nil }, unix.SYS_MLOCK, apply.Num(v.Start), apply.Num(v.Len()))
 		}
 	}
 	switch s.LockFuture {
