@@ -190,6 +190,12 @@ func (r *Reader) next() ([]byte, error) {
 	return b, nil
 }
 
+// Skip moves over the next entry without decoding it. At the end of the file it returns io.EOF itself.
+func (r *Reader) Skip() error {
+	_, err := r.next()
+	return err
+}
+
 // bytes reads n bytes into the buffer, which grows only with what is really there: a length is only a claim.
 func (r *Reader) bytes(n int) ([]byte, error) {
 	const step = 64 << 10

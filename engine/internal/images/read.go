@@ -52,31 +52,51 @@ type message[T any] interface {
 	entry.Message
 }
 
-// list reads at most limit entries. It stops at the first that cannot be read.
+// list reads at most limit entries. It stops at the first that cannot be read. Where there are many they are counted first: a list that
+// grows while it is read takes several times the room.
 func list[T any, P message[T]](d image.Dir, t image.Type, id uint64, limit int, report *Report) ([]T, error) {
 	r, err := image.Open(d, t, id)
 	if err != nil {
 		return nil, err
 	}
 	defer r.Close()
+	const many = 64
 	var all []T
 	for {
 		if report.Stopped() {
 			return all, nil
 		}
-		var m T
-		err := r.Next(P(&m))
-		if errors.Is(err, io.EOF) {
-			return all, nil
+		n := len(all)
+		if n == many {
+			all = slices.Grow(all, max(count(d, t, id, limit, report)-n, 0)+1) // the last is the one that is not there
+		}
+		all = append(all, *new(T))
+		err := r.Next(P(&all[n]))
+		if err == nil && n == limit {
+			err = fmt.Errorf("more than %d entries: %w", limit, image.ErrLimit)
 		}
 		if err != nil {
+			all = all[:n]
+			if errors.Is(err, io.EOF) {
+				err = nil
+			}
 			return all, err
 		}
-		if len(all) == limit {
-			return all, fmt.Errorf("more than %d entries: %w", limit, image.ErrLimit)
-		}
-		all = append(all, m)
 	}
+}
+
+// count returns how many entries an image has, as far as they can be read, and one more than the limit at most.
+func count(d image.Dir, t image.Type, id uint64, limit int, report *Report) int {
+	r, err := image.Open(d, t, id)
+	if err != nil {
+		return 0
+	}
+	defer r.Close()
+	n := 0
+	for n <= limit && !report.Stopped() && r.Skip() == nil {
+		n++
+	}
+	return n
 }
 
 // optional reads an image that a dump need not have, and reports whether it has.

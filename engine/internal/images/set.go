@@ -1,8 +1,8 @@
 package images
 
 import (
-	"fmt"
 	"iter"
+	"strconv"
 
 	"stasis.example/engine/internal/snapshot"
 	"stasis.example/image"
@@ -165,7 +165,16 @@ func (r *Report) Unknown(where string, m entry.Message, unknown []byte) {
 }
 
 // FileName is where entries of files are, for reports.
-func FileName(id uint32) string { return fmt.Sprintf("%s: file %d", image.Files.File(0), id) }
+func FileName(id uint32) string {
+	return image.Files.File(0) + ": file " + strconv.FormatUint(uint64(id), 10)
+}
+
+// UnknownInFile is [Report.Unknown] for an entry of a file, whose place has no name unless it is needed: there may be many.
+func (r *Report) UnknownInFile(id uint32, m entry.Message, unknown []byte) {
+	if len(unknown) > 0 {
+		r.Unknown(FileName(id), m, unknown)
+	}
+}
 
 // never are flags of open(2) that an open file does not have and that a restore must never pass: O_CREAT, O_EXCL, O_TRUNC and
 // the two that O_TMPFILE adds a bit to.
@@ -173,7 +182,7 @@ const never = 0o100 | 0o200 | 0o1000 | 0o20000000
 
 // DecodeFile fills what all files have.
 func DecodeFile(e *entry.File, f *snapshot.File, flags uint32, owner *entry.Fown, r *Report) {
-	r.Unknown(FileName(e.ID), owner, owner.Unknown)
+	r.UnknownInFile(e.ID, owner, owner.Unknown)
 	if flags&never != 0 {
 		r.Damaged(FileName(e.ID), "flags %#o would make, empty or hide a file", flags)
 	}

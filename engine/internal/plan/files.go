@@ -97,9 +97,9 @@ type opener struct {
 // openFiles decides how each file comes to be open.
 func (p *Plan) openFiles(r *images.Report) {
 	o := &opener{
-		plan: p, r: r, files: make(map[snapshot.FileID]*snapshot.File), used: make(map[snapshot.FileID]bool),
+		plan: p, r: r, files: make(map[snapshot.FileID]*snapshot.File, len(p.Tree.Files)), used: make(map[snapshot.FileID]bool, len(p.Tree.Files)),
 		places: make(map[snapshot.FileID]bool), maps: make(map[snapshot.FileID][]uint32), nodes: make(map[snapshot.FileID]bool), pipes: make(map[snapshot.PipeID]*Pipe),
-		terminals: make(map[uint32]*snapshot.Terminal), tasks: make(map[int]bool), tables: make(map[snapshot.FileID]int),
+		terminals: make(map[uint32]*snapshot.Terminal), tasks: make(map[int]bool), tables: make(map[snapshot.FileID]int, len(p.Tree.Files)),
 	}
 	for _, t := range p.Tree.Terminals {
 		o.terminals[t.ID] = t
@@ -112,6 +112,7 @@ func (p *Plan) openFiles(r *images.Report) {
 	}
 	o.users()
 	o.findPipes()
+	p.Opens = make([]Open, 0, len(p.Tree.Files))
 	for _, f := range p.Tree.Files {
 		switch {
 		case f.Object == nil, o.nodes[f.ID] && !o.used[f.ID] && o.maps[f.ID] == nil:
@@ -240,17 +241,16 @@ func (o *opener) findPipes() {
 
 // open plans one file.
 func (o *opener) open(f *snapshot.File) {
-	where := images.FileName(uint32(f.ID))
 	open := Open{File: f, Key: o.inheritKey(f), Itself: o.used[f.ID], Map: o.maps[f.ID]}
 	inherited := open.Key != "" && slices.Contains(o.plan.Options.Inherit, open.Key)
 	switch object := f.Object.(type) {
 	case *snapshot.Regular:
 		open.How = OpenPath
 		if !inherited {
-			o.path(where, f.Flags, object)
+			o.path(f, object)
 			if pid := o.late(object); pid != 0 && object.Ghost == 0 {
 				open.How = OpenLate
-				o.onlyOne(where, f, pid)
+				o.onlyOne(f, pid)
 			}
 		}
 	case *snapshot.PipeEnd:
@@ -260,7 +260,7 @@ func (o *opener) open(f *snapshot.File) {
 	case *snapshot.TTY:
 		open.How = OpenTTY
 		if !inherited {
-			open.Terminal = o.terminal(where, object)
+			open.Terminal = o.terminal(images.FileName(uint32(f.ID)), object)
 		}
 	default:
 		open.How = Create
@@ -273,20 +273,21 @@ func (o *opener) open(f *snapshot.File) {
 	o.plan.Opens = append(o.plan.Opens, open)
 }
 
-func (o *opener) path(where string, flags uint32, f *snapshot.Regular) {
-	if f.External {
-		o.r.Unsupported(where, "it is external: hand it in, by the key %q", f.Path.Name)
+func (o *opener) path(f *snapshot.File, object *snapshot.Regular) {
+	var what string
+	switch {
+	case object.External:
+		what = "it is external: hand it in, by the key %q"
+	case object.Mode == nil || f.Flags&oPath != 0:
+		return // a name only opens as a name whatever it is of
+	case *object.Mode&modeMask == modeSock:
+		what = "%s is a socket"
+	case *object.Mode&modeMask == modeBlk:
+		what = "%s is a block device"
+	default:
 		return
 	}
-	if f.Mode == nil || flags&oPath != 0 {
-		return // a name only opens as a name whatever it is of
-	}
-	switch *f.Mode & modeMask {
-	case modeSock:
-		o.r.Unsupported(where, "%s is a socket", f.Path.Name)
-	case modeBlk:
-		o.r.Unsupported(where, "%s is a block device", f.Path.Name)
-	}
+	o.r.Unsupported(images.FileName(uint32(f.ID)), what, object.Path.Name)
 }
 
 // late returns the process of the tree whose directory in /proc a file is in, 0 for none.
@@ -307,9 +308,9 @@ func (o *opener) late(f *snapshot.Regular) int {
 }
 
 // onlyOne refuses a file that is opened late and that one descriptor table is not all that has it.
-func (o *opener) onlyOne(where string, f *snapshot.File, pid int) {
+func (o *opener) onlyOne(f *snapshot.File, pid int) {
 	if o.tables[f.ID] != 1 || o.maps[f.ID] != nil || o.places[f.ID] {
-		o.r.Unsupported(where, "%s is of process %d, which is not there before the file is opened, and more than one process has it open, or somebody is in it or has it mapped",
+		o.r.Unsupported(images.FileName(uint32(f.ID)), "%s is of process %d, which is not there before the file is opened, and more than one process has it open, or somebody is in it or has it mapped",
 			f.Object.(*snapshot.Regular).Path.Name, pid)
 	}
 }

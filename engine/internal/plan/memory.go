@@ -69,7 +69,10 @@ func (p *Plan) memory(d image.Dir, r *images.Report) {
 			forker[s.PID] = s.By
 		}
 	}
-	paths := filePaths(p.Tree)
+	var paths map[snapshot.FileID]snapshot.Path
+	if len(p.Memory) > 1 {
+		paths = filePaths(p.Tree)
+	}
 	for i := range p.Memory {
 		if r.Stopped() {
 			return

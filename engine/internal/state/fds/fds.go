@@ -116,22 +116,21 @@ func Decode(from *images.Set, to *snapshot.Tree, r *images.Report) {
 }
 
 func decodeFiles(from *images.Set, to *snapshot.Tree, r *images.Report) {
-	seen := make(map[uint32]bool, len(from.Files))
+	files := make([]snapshot.File, len(from.Files))
 	to.Files = make([]*snapshot.File, len(from.Files))
 	for i := range from.Files {
 		e := &from.Files[i]
-		where := images.FileName(e.ID)
-		r.Unknown(where, e, e.Unknown)
-		to.Files[i] = &snapshot.File{ID: snapshot.FileID(e.ID)}
+		r.UnknownInFile(e.ID, e, e.Unknown)
+		files[i].ID = snapshot.FileID(e.ID)
+		to.Files[i] = &files[i]
 		if e.ID == 0 {
-			r.Damaged(where, "0 is no number of a file")
+			r.Damaged(images.FileName(e.ID), "0 is no number of a file")
 		}
-		if seen[e.ID] {
-			r.Damaged(where, "the number occurs twice")
+		if from.File(e.ID) != e { // that has the number is the last
+			r.Damaged(images.FileName(e.ID), "the number occurs twice")
 		}
-		seen[e.ID] = true
 		if kind := unsupported(e); kind != "" {
-			r.Unsupported(where, "%s: not restored by the built-in engine", kind)
+			r.Unsupported(images.FileName(e.ID), "%s: not restored by the built-in engine", kind)
 		}
 	}
 }
@@ -177,8 +176,11 @@ func unsupported(e *entry.File) string {
 func decodeTable(table *snapshot.Table, from *images.Set, r *images.Report) {
 	where := image.FDInfo.File(uint64(table.ID))
 	last := -1
-	for _, e := range from.FDInfo[uint32(table.ID)] {
-		r.Unknown(where, &e, e.Unknown)
+	entries := from.FDInfo[uint32(table.ID)]
+	table.Slots = make([]snapshot.Slot, 0, len(entries))
+	for i := range entries {
+		e := &entries[i]
+		r.Unknown(where, e, e.Unknown)
 		f := from.File(e.ID)
 		switch {
 		case e.FD > maxFD:

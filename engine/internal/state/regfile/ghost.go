@@ -107,11 +107,13 @@ func checkRemaps(from *images.Set, r *images.Report) {
 }
 
 // decodeRemap finds what stands for a file that has lost its name.
-func decodeRemap(where string, from *images.Set, id uint32, o *snapshot.Regular, ghosts map[snapshot.GhostID]*snapshot.Ghost, r *images.Report) {
+func decodeRemap(from *images.Set, id uint32, o *snapshot.Regular, ghosts map[snapshot.GhostID]*snapshot.Ghost, r *images.Report) {
 	m := from.Remap(id)
-	switch {
-	case m == nil:
+	if m == nil {
 		return
+	}
+	where := images.FileName(id)
+	switch {
 	case m.RemapType == nil:
 		r.Unsupported(where, "%s is gone, and the images, of an old CRIU, do not say what stands for it", o.Path.Name)
 		return

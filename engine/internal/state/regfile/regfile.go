@@ -15,6 +15,7 @@ import (
 	"encoding/binary"
 	"math"
 	"path"
+	"strings"
 
 	"stasis.example/engine/internal/images"
 	"stasis.example/engine/internal/snapshot"
@@ -66,19 +67,25 @@ func Decode(from *images.Set, to *snapshot.Tree, r *images.Report) {
 	decodeGhosts(from, to, r)
 	checkRemaps(from, r)
 	ghosts := byNumber(to)
+	regular := 0
+	for range from.FilesOf(to, entry.FDTypeReg) {
+		regular++
+	}
+	room := make([]snapshot.Regular, regular)
 	for e, f := range from.FilesOf(to, entry.FDTypeReg) {
 		reg := e.Reg
 		if !images.Filled(e, reg, func(m *entry.RegFile) uint32 { return m.ID }, r) {
 			continue
 		}
-		where := images.FileName(e.ID)
-		r.Unknown(where, reg, reg.Unknown)
+		r.UnknownInFile(e.ID, reg, reg.Unknown)
 		flags := reg.Flags
 		if from.Remap(e.ID) != nil && flags&tmpfile == tmpfile {
 			flags &^= tmpfile
 		}
 		images.DecodeFile(e, f, flags, &reg.Fown, r)
-		o := &snapshot.Regular{
+		o := &room[0]
+		room = room[1:]
+		*o = snapshot.Regular{
 			Path: snapshot.Path{Mount: -1, Name: reg.Name}, Pos: reg.Pos, External: reg.GetExt(), Mode: reg.Mode, Size: reg.Size,
 		}
 		f.Object = o
@@ -86,10 +93,10 @@ func Decode(from *images.Set, to *snapshot.Tree, r *images.Report) {
 			o.Path.Mount = *reg.MntID
 		}
 		if reg.Pos > math.MaxInt64 && reg.Pos != noPos {
-			r.Damaged(where, "its offset is %d", reg.Pos)
+			r.Damaged(images.FileName(e.ID), "its offset is %d", reg.Pos)
 		}
 		if reg.Size != nil && *reg.Size > math.MaxInt64 {
-			r.Damaged(where, "its size is %d", *reg.Size)
+			r.Damaged(images.FileName(e.ID), "its size is %d", *reg.Size)
 		}
 		if len(reg.BuildID) > 0 {
 			o.BuildID = make([]byte, 0, 4*len(reg.BuildID))
@@ -100,18 +107,20 @@ func Decode(from *images.Set, to *snapshot.Tree, r *images.Report) {
 		if reg.Checksum != nil {
 			o.Checksum = &snapshot.Checksum{Sum: *reg.Checksum, Config: reg.ChecksumConfig, Parameter: reg.ChecksumParameter}
 		}
-		decodeName(where, o, r)
-		decodeRemap(where, from, e.ID, o, ghosts, r)
+		decodeName(e.ID, o, r)
+		decodeRemap(from, e.ID, o, ghosts, r)
 	}
 }
 
-func decodeName(where string, o *snapshot.Regular, r *images.Report) {
+func decodeName(id uint32, o *snapshot.Regular, r *images.Report) {
 	name := o.Path.Name
-	for i := range len(name) {
-		if name[i] == 0 {
-			r.Damaged(where, "the name %q has a zero byte in it", name)
-			return
-		}
+	if !o.External && strings.IndexByte(name, 0) < 0 && len(name) < maxName && strings.HasPrefix(name, "/") && path.Clean(name) == name {
+		return
+	}
+	where := images.FileName(id)
+	if strings.IndexByte(name, 0) >= 0 {
+		r.Damaged(where, "the name %q has a zero byte in it", name)
+		return
 	}
 	switch {
 	case len(name) >= maxName:
