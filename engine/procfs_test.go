@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"reflect"
 	"slices"
 	"testing"
 
@@ -47,5 +48,41 @@ func TestProc(t *testing.T) {
 	}
 	if _, err := (linux.Proc{}).Open("../etc/passwd"); !errors.Is(err, fs.ErrInvalid) {
 		t.Errorf("a file outside: %v", err)
+	}
+}
+
+// What is read of descriptors by way of open directories is what their paths have, also of one with so many locks that a read does not
+// take all that is said of it.
+func TestDescriptors(t *testing.T) {
+	locked, err := os.CreateTemp(t.TempDir(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer locked.Close()
+	const locks = 200
+	for i := range locks {
+		if err := unix.FcntlFlock(locked.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK, Start: int64(2 * i), Len: 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	task := proc.New(linux.Proc{}).Process(os.Getpid())
+	table, err := task.Descriptors()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer table.Close()
+	info, err := table.Info(int(locked.Fd()))
+	want, wantErr := task.FDInfo(int(locked.Fd()))
+	if errors.Join(err, wantErr) != nil || len(info.Locks) != locks || !reflect.DeepEqual(info, want) {
+		t.Errorf("%d locks, %v, want %d; %+v, %v", len(info.Locks), err, locks, want, wantErr)
+	}
+	if link, err := table.Link(int(locked.Fd())); err != nil || link != locked.Name() {
+		t.Errorf("%q, %v, want %q", link, err, locked.Name())
+	}
+	if numbers, err := table.Numbers(); err != nil || !slices.Contains(numbers, int(locked.Fd())) {
+		t.Errorf("%v, %v", numbers, err)
+	}
+	if _, err := table.Info(1 << 20); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a descriptor that there is not: %v", err)
 	}
 }

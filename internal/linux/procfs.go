@@ -31,7 +31,7 @@ func (r Proc) Open(name string) (fs.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &procFile{fd, path}, nil
+	return &procFile{fd: fd, path: path}, nil
 }
 
 // ReadLink reads a symbolic link.
@@ -40,9 +40,14 @@ func (r Proc) ReadLink(name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	return readLink(unix.AT_FDCWD, path, path)
+}
+
+// readLink reads a link by its name in an open directory. Its path is for errors.
+func readLink(dir int, name, path string) (string, error) {
 	var short [256]byte
 	for buf := short[:]; ; buf = make([]byte, 4*len(buf)) {
-		n, err := unix.Readlink(path, buf)
+		n, err := unix.Readlinkat(dir, name, buf)
 		if err != nil {
 			return "", &fs.PathError{Op: "readlink", Path: path, Err: err}
 		}
@@ -51,6 +56,64 @@ func (r Proc) ReadLink(name string) (string, error) {
 		}
 	}
 }
+
+// Sub opens a directory: what is in it is found sooner then, one name and not a whole path. What it returns is an io.Closer. It is for
+// directories whose files the kernel makes as a whole, so that a read which returns less than it could is the last; those of fdinfo
+// are.
+func (r Proc) Sub(name string) (fs.FS, error) {
+	path, err := r.path("open", name)
+	if err != nil {
+		return nil, err
+	}
+	fd, err := openAt(path, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return nil, err
+	}
+	return &procDir{fd, path}, nil
+}
+
+// procDir is an open directory of /proc.
+type procDir struct {
+	fd   int
+	path string
+}
+
+// name returns the path of a file, for errors.
+func (d *procDir) name(op, name string) (string, error) {
+	if !fs.ValidPath(name) {
+		return "", &fs.PathError{Op: op, Path: name, Err: fs.ErrInvalid}
+	}
+	return d.path + "/" + name, nil
+}
+
+func (d *procDir) Open(name string) (fs.File, error) {
+	path, err := d.name("open", name)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		fd, err := unix.Openat(d.fd, name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil:
+			return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+		}
+		return &procFile{fd: fd, path: path, whole: true}, nil
+	}
+}
+
+func (d *procDir) ReadLink(name string) (string, error) {
+	path, err := d.name("readlink", name)
+	if err != nil {
+		return "", err
+	}
+	return readLink(d.fd, name, path)
+}
+
+func (d *procDir) Lstat(name string) (fs.FileInfo, error) { return Proc{}.Lstat(name) }
+
+func (d *procDir) Close() error { return unix.Close(d.fd) }
 
 // Ours is an error where /proc is not that of this process's pid namespace: each number there would be another process's.
 func (r Proc) Ours() error {
@@ -115,7 +178,7 @@ func ReadProc(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := procFile{fd, path}
+	f := procFile{fd: fd, path: path}
 	defer f.Close()
 	b := make([]byte, 0, 1024)
 	for {
@@ -148,11 +211,16 @@ func openAt(path string, flags int) (int, error) {
 
 // procFile is a file that is read from its beginning to its end.
 type procFile struct {
-	fd   int
-	path string
+	fd    int
+	path  string
+	whole bool // see Sub
+	ended bool
 }
 
 func (f *procFile) Read(p []byte) (int, error) {
+	if f.ended {
+		return 0, io.EOF
+	}
 	for {
 		n, err := unix.Read(f.fd, p)
 		switch {
@@ -163,6 +231,7 @@ func (f *procFile) Read(p []byte) (int, error) {
 		case n == 0 && len(p) > 0:
 			return 0, io.EOF
 		}
+		f.ended = f.whole && n < len(p)
 		return n, nil
 	}
 }

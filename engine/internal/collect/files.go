@@ -5,7 +5,7 @@ package collect
 import (
 	"fmt"
 	"slices"
-	"sort"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -21,7 +21,7 @@ import (
 type Files struct {
 	All []*File
 
-	open  map[openKey][]*File
+	open  map[openKey]*alike
 	named map[namedKey]*File
 }
 
@@ -34,6 +34,8 @@ type File struct {
 	Path string      // of that link
 	Info proc.FDInfo // of an open file
 	Node *File       // of a fifo or a terminal: the file that has its name
+
+	stat *unix.Stat_t // until somebody asks for it
 }
 
 type openKey struct {
@@ -57,43 +59,71 @@ func (fs *Files) add(f *File) *File {
 	return f
 }
 
-// Open returns the open file that a descriptor of a process, or of a thread with a table of its own, is. One that was seen before, under another number or in another
-// process, is the same; isNew says that it was not. closeOnExec is the descriptor's own.
-func (t *Tree) Open(h Holder, fd int) (f *File, isNew, closeOnExec bool, err error) {
-	name := fmt.Sprintf("fd/%d", fd)
-	link, err := h.Dir.Link(name)
-	if err != nil {
-		return nil, false, false, err
-	}
-	info, err := h.Dir.FDInfo(fd)
-	if err != nil {
-		return nil, false, false, err
-	}
-	closeOnExec = info.Flags&unix.O_CLOEXEC != 0
-	key := openKey{link, info.Ino, info.Pos, info.Flags &^ unix.O_CLOEXEC}
-	// Those that look alike are kept in the kernel's order.
-	alike := t.Files.open[key]
-	var failed error
-	at, found := sort.Find(len(alike), func(i int) int {
-		n, err := t.Kernel.Order(h.TID, alike[i].TID, linux.SameFile, fd, alike[i].FD)
+// Open calls a function for each descriptor of a process, or of a thread with a table of its own, in the order of their numbers, with
+// the open file that it is. One that was seen before, under another number or in another process, is the same; isNew says that it was
+// not.
+func (t *Tree) Open(h Holder, yield func(fd int, f *File, isNew, closeOnExec bool) error) error {
+	return look(h.Dir, func(d *descriptor) error {
+		key := openKey{d.link, d.info.Ino, d.info.Pos, d.info.Flags &^ unix.O_CLOEXEC}
+		f, isNew, err := t.opened(h, d, key)
 		if err != nil {
-			failed = err
+			return fmt.Errorf("descriptor %d: %w", d.fd, err)
 		}
-		return n
+		return yield(d.fd, f, isNew, d.info.Flags&unix.O_CLOEXEC != 0)
 	})
-	if failed != nil {
-		return nil, false, false, failed
+}
+
+func (t *Tree) opened(h Holder, d *descriptor, key openKey) (f *File, isNew bool, err error) {
+	// Those that look alike are kept in the kernel's order.
+	s := t.Files.open[key]
+	if s == nil {
+		s = new(alike)
+		if t.Files.open == nil {
+			t.Files.open = make(map[openKey]*alike)
+		}
+		t.Files.open[key] = s
+	}
+	at, found, err := s.find(func(other *File) (int, error) {
+		return t.Kernel.Order(h.TID, other.TID, linux.SameFile, d.fd, other.FD)
+	})
+	if err != nil {
+		return nil, false, err
 	}
 	if found {
-		return alike[at], false, closeOnExec, nil
+		return s.files[at], false, nil
 	}
-	f = t.Files.add(&File{Holder: h, FD: fd, Link: link, Path: h.Path(name), Info: info})
+	f = t.Files.add(&File{Holder: h, FD: d.fd, Link: d.link, Path: h.Path("fd/" + strconv.Itoa(d.fd)), Info: d.info})
 	f.Flags = key.flags
-	if t.Files.open == nil {
-		t.Files.open = make(map[openKey][]*File)
+	s.files = slices.Insert(s.files, at, f)
+	s.last = at
+	return f, true, nil
+}
+
+// alike are files that look alike, in the kernel's order.
+type alike struct {
+	files []*File
+	last  int // that was asked for
+}
+
+// find looks a file up, or where it belongs. It begins with the last one: what was duplicated was so at once as a rule, and has the
+// next number.
+func (s *alike) find(order func(*File) (int, error)) (at int, found bool, err error) {
+	low, high := 0, len(s.files)
+	for probe := s.last; low < high; probe = (low + high) / 2 {
+		n, err := order(s.files[probe])
+		switch {
+		case err != nil:
+			return 0, false, err
+		case n == 0:
+			s.last = probe
+			return probe, true, nil
+		case n < 0:
+			high = probe
+		default:
+			low = probe + 1
+		}
 	}
-	t.Files.open[key] = slices.Insert(alike, at, f)
-	return f, true, closeOnExec, nil
+	return low, false, nil
 }
 
 // Named returns the file that a link in a task's directory of /proc leads to, "exe" for one, as it is to be opened with the
@@ -138,6 +168,31 @@ func (f *File) Take() (int, error) {
 		return -1, fmt.Errorf("%s: pidfd_getfd: %w", f.Where(), err)
 	}
 	return fd, nil
+}
+
+// Owner asks who gets SIGIO of an open file, and what the file is while it is here.
+func (t *Tree) Owner(f *File) (linux.FileOwner, error) {
+	fd, err := f.Take()
+	if err != nil {
+		return linux.FileOwner{}, err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) == nil { // else who asks will be told
+		f.stat = &st
+	}
+	return t.Kernel.FileOwner(fd)
+}
+
+// Stat returns what the file itself is, not the name that it has.
+func (f *File) Stat() (unix.Stat_t, error) {
+	if st := f.stat; st != nil {
+		f.stat = nil
+		return *st, nil
+	}
+	var st unix.Stat_t
+	err := unix.Stat(f.Path, &st)
+	return st, err
 }
 
 // RefuseUnclaimed reports the files that no kind has claimed.

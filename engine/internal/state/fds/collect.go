@@ -32,34 +32,24 @@ func Collect(t *collect.Tree) error {
 }
 
 func table(t *collect.Tree, h collect.Holder, id snapshot.ObjectID) error {
-	numbers, err := h.Dir.FDs()
-	if err != nil {
-		return err
-	}
-	table := &snapshot.Table{ID: id, Slots: make([]snapshot.Slot, len(numbers))}
-	for i, fd := range numbers {
-		if table.Slots[i], err = slot(t, h, fd); err != nil {
-			return fmt.Errorf("%s: descriptor %d: %w", h.Where(), fd, err)
+	table := &snapshot.Table{ID: id}
+	err := t.Open(h, func(fd int, f *collect.File, isNew, closeOnExec bool) error {
+		if isNew {
+			if err := owner(t, f); err != nil {
+				return fmt.Errorf("descriptor %d: %w", fd, err)
+			}
+			if len(f.Info.Locks) > 0 {
+				t.Report.Unsupported(f.Where(), "it holds a lock (%v), which cannot be saved yet", f.Info.Locks[0].Type)
+			}
 		}
+		table.Slots = append(table.Slots, snapshot.Slot{FD: fd, File: f.ID, CloseOnExec: closeOnExec})
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("%s: %w", h.Where(), err)
 	}
 	t.Snapshot.Tables = append(t.Snapshot.Tables, table)
 	return nil
-}
-
-func slot(t *collect.Tree, h collect.Holder, fd int) (snapshot.Slot, error) {
-	f, isNew, closeOnExec, err := t.Open(h, fd)
-	if err != nil {
-		return snapshot.Slot{}, err
-	}
-	if isNew {
-		if err := owner(t, f); err != nil {
-			return snapshot.Slot{}, err
-		}
-		if len(f.Info.Locks) > 0 {
-			t.Report.Unsupported(f.Where(), "it holds a lock (%v), which cannot be saved yet", f.Info.Locks[0].Type)
-		}
-	}
-	return snapshot.Slot{FD: fd, File: f.ID, CloseOnExec: closeOnExec}, nil
 }
 
 // owner asks who gets SIGIO.
@@ -67,12 +57,7 @@ func owner(t *collect.Tree, f *collect.File) error {
 	if f.Flags&unix.O_PATH != 0 {
 		return nil
 	}
-	fd, err := f.Take()
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	o, err := t.Kernel.FileOwner(fd)
+	o, err := t.Owner(f)
 	if errors.Is(err, unix.EBADF) {
 		return nil
 	}

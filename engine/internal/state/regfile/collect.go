@@ -41,8 +41,8 @@ type claimer struct {
 
 func (c *claimer) claim(f *collect.File) error {
 	t := c.tree
-	var st unix.Stat_t
-	if err := unix.Stat(f.Path, &st); err != nil {
+	st, err := f.Stat()
+	if err != nil {
 		return err
 	}
 	if key, err := external(t, f, st.Ino); key != "" || err != nil {
@@ -55,7 +55,6 @@ func (c *claimer) claim(f *collect.File) error {
 	if where != itsName {
 		o.Path.Name = oldName(f.Link)
 	}
-	var err error
 	switch {
 	case where == nowhere:
 		o.Ghost, why, err = c.ghost(f, &st)
