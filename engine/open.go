@@ -62,6 +62,7 @@ type opener struct {
 	ghosts  *regfile.Ghosts
 	nodes   map[snapshot.FileID]*snapshot.Regular // files that have a name
 	pipes   map[snapshot.PipeID]*pipes.Pipe
+	names   regfile.Names
 	own     int // the terminal of whoever restores
 }
 
@@ -89,6 +90,7 @@ func openFiles(p *plan.Plan, files *apply.Files, inherit map[string]*os.File, gh
 			o.nodes[f.ID] = reg
 		}
 	}
+	files.Expect(len(p.Opens))
 	var errs []error
 	for i := range p.Opens {
 		err := o.open(&p.Opens[i])
@@ -115,6 +117,7 @@ func (o *opener) close() {
 		p.Close()
 	}
 	o.ghosts.Close()
+	o.names.Close()
 	if o.own > unix.Stderr {
 		_ = unix.Close(o.own)
 	}
@@ -150,7 +153,7 @@ func (o *opener) open(what *plan.Open) error {
 	return nil
 }
 
-func (o *opener) once(what *plan.Open) (*os.File, error) {
+func (o *opener) once(what *plan.Open) (*apply.File, error) {
 	f := what.File
 	switch what.How {
 	case plan.OpenInherit:
@@ -171,18 +174,18 @@ func (o *opener) once(what *plan.Open) (*os.File, error) {
 }
 
 // named opens a file that has a name, or had one.
-func (o *opener) named(f *snapshot.Regular, flags uint32) (*os.File, error) {
+func (o *opener) named(f *snapshot.Regular, flags uint32) (*apply.File, error) {
 	if f.Ghost != 0 {
 		return o.ghosts.Open(o.files, f, flags)
 	}
 	if link := o.nodes[f.Link]; link != nil {
 		return o.ghosts.OpenLinked(o.files, link, f, flags)
 	}
-	return regfile.Open(o.files, f, flags)
+	return o.names.Open(o.files, f, flags)
 }
 
 // inherited duplicates a file that was handed in. It is used as it is: its flags and its offset are whoever's who has it.
-func (o *opener) inherited(key string) (*os.File, error) {
+func (o *opener) inherited(key string) (*apply.File, error) {
 	given := o.inherit[key]
 	if given == nil {
 		return nil, fmt.Errorf("no file was handed in for %q", key)
@@ -191,10 +194,10 @@ func (o *opener) inherited(key string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the file that was handed in for %q: %w", key, err)
 	}
-	return apply.NewFile(fd, key), nil
+	return apply.NewFile(fd), nil
 }
 
-func (o *opener) mapping(what *plan.Open, flags uint32) (*os.File, error) {
+func (o *opener) mapping(what *plan.Open, flags uint32) (*apply.File, error) {
 	switch what.How {
 	case plan.OpenInherit:
 		return o.inherited(what.Key)
@@ -206,7 +209,7 @@ func (o *opener) mapping(what *plan.Open, flags uint32) (*os.File, error) {
 }
 
 // end opens an end of a pipe or a fifo, which the first of them makes.
-func (o *opener) end(what *plan.Open) (*os.File, error) {
+func (o *opener) end(what *plan.Open) (*apply.File, error) {
 	p := o.pipes[what.Pipe.ID]
 	if p == nil {
 		var err error
@@ -215,7 +218,7 @@ func (o *opener) end(what *plan.Open) (*os.File, error) {
 			if node == nil {
 				return nil, fmt.Errorf("a fifo whose name, file %d, is not there", fifo.Node)
 			}
-			p, err = pipes.MakeFIFO(func(flags uint32) (*os.File, error) { return o.named(node, flags) }, what.Pipe.Content)
+			p, err = pipes.MakeFIFO(func(flags uint32) (*apply.File, error) { return o.named(node, flags) }, what.Pipe.Content)
 		} else {
 			p, err = pipes.Make(what.Pipe.Content)
 		}
@@ -228,7 +231,7 @@ func (o *opener) end(what *plan.Open) (*os.File, error) {
 }
 
 // create makes a file that has no name, and gives it its flags.
-func create(f *snapshot.File) (file *os.File, err error) {
+func create(f *snapshot.File) (file *apply.File, err error) {
 	switch object := f.Object.(type) {
 	case *snapshot.EventFD:
 		file, err = eventfd.Open(object)
@@ -254,7 +257,7 @@ func create(f *snapshot.File) (file *os.File, err error) {
 }
 
 // signalOf says which signal a file's owner gets. Who that is can be said only when the owner is there.
-func signalOf(file *os.File, f *snapshot.File) error {
+func signalOf(file *apply.File, f *snapshot.File) error {
 	const setSignal = 10 // F_SETSIG
 	if f.Owner.Signal == 0 || f.Flags&unix.O_PATH != 0 {
 		return nil

@@ -63,7 +63,7 @@ func write(t *testing.T, name, text string) string {
 	return name
 }
 
-func flagsOf(t *testing.T, f *os.File) int {
+func flagsOf(t *testing.T, f *apply.File) int {
 	t.Helper()
 	flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFL, 0)
 	if err != nil {
@@ -99,7 +99,7 @@ func TestOpenByName(t *testing.T) {
 			if flags&unix.O_PATH != 0 {
 				return
 			}
-			if at, err := f.Seek(0, 1); err != nil || at != 3 {
+			if at, err := unix.Seek(int(f.Fd()), 0, unix.SEEK_CUR); err != nil || at != 3 {
 				t.Errorf("offset %d, %v", at, err)
 			}
 			if files.Place(&snapshot.Tree{}); len(files.All()) != 2 {
@@ -334,7 +334,7 @@ func TestOpenInherited(t *testing.T) {
 	if _, err := given.Seek(2, 0); err != nil {
 		t.Fatal(err)
 	}
-	if at, err := files.Ours(1).Seek(0, 1); err != nil || at != 2 {
+	if at, err := unix.Seek(int(files.Ours(1).Fd()), 0, unix.SEEK_CUR); err != nil || at != 2 {
 		t.Errorf("its offset is %d, %v", at, err)
 	}
 }

@@ -5,10 +5,12 @@ package apply
 import (
 	"fmt"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
 	"stasis.example/engine/internal/snapshot"
+	"stasis.example/internal/linux"
 )
 
 // Files are the files that the engine has opened for a tree, and the numbers that they have in all its processes while these
@@ -24,7 +26,7 @@ type Files struct {
 	Late map[snapshot.FileID]bool
 
 	first int // number of the first in the processes
-	all   []*os.File
+	all   []*File
 	named map[key]int // index in all
 }
 
@@ -35,26 +37,37 @@ type key struct {
 }
 
 // Add keeps a file that was opened for a file of the snapshot.
-func (f *Files) Add(id snapshot.FileID, file *os.File) { f.add(key{id: id}, file) }
+func (f *Files) Add(id snapshot.FileID, file *File) { f.add(key{id: id}, file) }
 
 // AddMapping keeps a file that was opened with certain flags to be mapped.
-func (f *Files) AddMapping(id snapshot.FileID, flags uint32, file *os.File) {
+func (f *Files) AddMapping(id snapshot.FileID, flags uint32, file *File) {
 	f.add(key{id, flags, true}, file)
 }
 
-func (f *Files) add(k key, file *os.File) {
+// Expect makes room for so many.
+func (f *Files) Expect(n int) {
+	f.all, f.named = slices.Grow(f.all, n), make(map[key]int, n)
+}
+
+func (f *Files) add(k key, file *File) {
 	if f.named == nil {
-		f.named = make(map[key]int)
+		f.Expect(0)
 	}
 	f.named[k] = len(f.all)
 	f.all = append(f.all, file)
 }
 
-// All returns the files in the order of their numbers.
-func (f *Files) All() []*os.File { return f.all }
+// All returns the descriptors that the files have here, in the order of their numbers there.
+func (f *Files) All() []int {
+	fds := make([]int, len(f.all))
+	for i, file := range f.all {
+		fds[i] = file.fd
+	}
+	return fds
+}
 
 // Ours returns the file that the engine has opened for a file of the snapshot, nil for none.
-func (f *Files) Ours(id snapshot.FileID) *os.File {
+func (f *Files) Ours(id snapshot.FileID) *File {
 	if i, ok := f.named[key{id: id}]; ok {
 		return f.all[i]
 	}
@@ -102,21 +115,29 @@ func (f *Files) Place(t *snapshot.Tree) {
 
 // Close closes the engine's files.
 func (f *Files) Close() {
+	fds := f.All()
 	for _, file := range f.all {
-		_ = file.Close()
+		file.fd = -1
 	}
 	f.all, f.named = nil, nil
+	linux.CloseAll(fds)
 }
 
-// SetFlags gives an open file those of its flags that open(2) did not: all that fcntl(2) can set, but O_ASYNC, which waits for
-// the file's owner.
+// settable are the flags that fcntl(2) can set, but for O_ASYNC, which waits for the file's owner.
+const settable = unix.O_APPEND | unix.O_NONBLOCK | unix.O_DIRECT | unix.O_NOATIME
+
+// SetFlags gives an open file those of its flags that open(2) did not.
 func SetFlags(fd int, flags uint32) error {
-	const settable = unix.O_APPEND | unix.O_NONBLOCK | unix.O_DIRECT | unix.O_NOATIME
 	now, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
 	if err != nil {
 		return fmt.Errorf("fcntl(F_GETFL): %w", err)
 	}
-	if uint32(now)&settable == flags&settable {
+	return ChangeFlags(fd, uint32(now), flags)
+}
+
+// ChangeFlags is SetFlags for a file whose flags are known: it was just opened with them.
+func ChangeFlags(fd int, now, flags uint32) error {
+	if now&settable == flags&settable {
 		return nil
 	}
 	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFL, int(flags&settable)); err != nil {
@@ -125,16 +146,22 @@ func SetFlags(fd int, flags uint32) error {
 	return nil
 }
 
-// NewFile makes a file of a descriptor. The file's flags stay as they are, and the runtime does not wait for it: it is the restored
-// processes' file.
-func NewFile(fd int, name string) *os.File {
-	unix.CloseOnExec(fd)
-	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
-	if err != nil || flags&unix.O_NONBLOCK == 0 {
-		return os.NewFile(uintptr(fd), name)
+// A File is a file that the engine has open for the processes, close-on-exec. It is no os.File: its flags are the processes', and the
+// runtime has no part in it. There may be tens of thousands.
+type File struct{ fd int }
+
+// NewFile makes a file of a descriptor, which was opened with O_CLOEXEC.
+func NewFile(fd int) *File { return &File{fd} }
+
+// Fd returns the descriptor.
+func (f *File) Fd() uintptr { return uintptr(f.fd) }
+
+// Close closes the file, if that has not been done.
+func (f *File) Close() error {
+	if f.fd < 0 {
+		return os.ErrClosed
 	}
-	_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETFL, flags&^unix.O_NONBLOCK)
-	f := os.NewFile(uintptr(fd), name)
-	_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETFL, flags)
-	return f
+	fd := f.fd
+	f.fd = -1
+	return os.NewSyscallError("close", unix.Close(fd))
 }

@@ -31,7 +31,7 @@ func TestMain(m *testing.M) { testkit.Main(m) }
 const area, base = 0x10000000, 0x20000000
 
 // withProcess calls f with a process that has mappings and nothing else. Their prot is for good.
-func withProcess(ctx context.Context, k *linux.Kernel, s *snapshot.Space, files []*os.File, f func(*stub.Process) error) error {
+func withProcess(ctx context.Context, k *linux.Kernel, s *snapshot.Space, files []int, f func(*stub.Process) error) error {
 	return ptrace.Run(ctx, ptrace.Options{Kernel: k, ExitKill: true}, func(tr *ptrace.Tracer) error {
 		layout := &stub.Layout{Area: snapshot.Range{Start: area, End: area + stub.AreaSize}, Files: files, FirstFile: 30}
 		p, err := stub.Start(tr, layout)
@@ -258,7 +258,7 @@ func TestFillFile(t *testing.T) {
 	file := pagesFile(t, t.TempDir(), 3000)
 	for _, prot := range []uint32{unix.PROT_READ, readWrite, unix.PROT_READ | unix.PROT_EXEC} {
 		s := &snapshot.Space{VMAs: []snapshot.VMA{{Range: span(0, 1500), Kind: snapshot.FilePrivate, Prot: prot, Flags: unix.MAP_PRIVATE}}}
-		err := withProcess(t.Context(), nil, s, []*os.File{file}, func(p *stub.Process) error {
+		err := withProcess(t.Context(), nil, s, []int{int(file.Fd())}, func(p *stub.Process) error {
 			f := &Filler{Kernel: p.Tracer().Kernel(), Process: p, Space: s, Expect: manyFrom}
 			err := f.Add(FillRun{Range: span(10, 1000), Fate: FillWrite, File: file, Offset: 1600 * Size})
 			if err = f.Finish(err); err != nil {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"os"
 	"syscall"
 	"time"
 
@@ -22,9 +21,9 @@ import (
 type Layout struct {
 	// Area is where our mapping lies, AreaSize bytes. No process of the tree has anything there.
 	Area snapshot.Range
-	// Files are what the processes inherit, at numbers that begin with FirstFile. No descriptor of the tree has one of
+	// Files are descriptors that the processes inherit, at numbers that begin with FirstFile. No descriptor of the tree has one of
 	// these numbers.
-	Files     []*os.File
+	Files     []int
 	FirstFile int
 
 	room []byte // for tables on their way to a process and back
@@ -79,10 +78,7 @@ func StartSibling(t *ptrace.Tracer, l *Layout, pid int) (*Process, error) {
 	}
 	defer unix.Close(program)
 	const grace = time.Minute
-	s := &linux.Sibling{PID: pid, Program: program, Name: programName, FirstFile: l.FirstFile, Grace: grace}
-	for _, f := range l.Files {
-		s.Files = append(s.Files, int(f.Fd()))
-	}
+	s := &linux.Sibling{PID: pid, Program: program, Name: programName, Files: l.Files, FirstFile: l.FirstFile, Grace: grace}
 	made, err := linux.StartSibling(s)
 	for deadline := time.Now().Add(idPatience); errors.Is(err, unix.EEXIST) && !idInUse(pid) && time.Now().Before(deadline); {
 		t.Kernel().Pause(int64(time.Millisecond)) // as in clone
@@ -172,16 +168,17 @@ func spawn(l *Layout) (int, error) {
 		files[i] = ^uintptr(0)
 	}
 	last := len(files)
-	for i, f := range l.Files {
-		at, fd := l.FirstFile+i, int(f.Fd())
+	var moved []int
+	defer func() { linux.CloseAll(moved) }()
+	for i, fd := range l.Files {
+		at := l.FirstFile + i
 		if fd < at {
 			// Else package syscall would move it behind all others in the child, where there may be no numbers left.
-			moved, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, at)
-			if err != nil {
+			var err error
+			if fd, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, at); err != nil {
 				return 0, fmt.Errorf("descriptor %d (RLIMIT_NOFILE): %w", at, err)
 			}
-			defer unix.Close(moved)
-			fd = moved
+			moved = append(moved, fd)
 		}
 		files[at], last = uintptr(fd), max(last, fd)
 	}

@@ -35,7 +35,7 @@ func (m *made) destroy() error {
 }
 
 // build makes a root with a number of its own, its child, which has threads, and a helper of any number.
-func build(tr *ptrace.Tracer, files []*os.File, ids []int) (m *made, err error) {
+func build(tr *ptrace.Tracer, files []int, ids []int) (m *made, err error) {
 	m = new(made)
 	original, err := Start(tr, &Layout{Area: snapshot.Range{Start: base, End: base + AreaSize}, Files: files, FirstFile: 30})
 	if err != nil {
@@ -88,7 +88,7 @@ func TestTree(t *testing.T) {
 	defer w.Close()
 	ids := freeIDs(t, 4)
 	err = traced(t, nil, func(tr *ptrace.Tracer) error {
-		m, err := build(tr, []*os.File{w}, ids)
+		m, err := build(tr, []int{int(w.Fd())}, ids)
 		if err == nil {
 			err = examine(m, ids, r)
 		}

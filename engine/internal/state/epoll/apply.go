@@ -5,7 +5,6 @@ package epoll
 import (
 	"encoding/binary"
 	"fmt"
-	"os"
 
 	"golang.org/x/sys/unix"
 
@@ -13,12 +12,12 @@ import (
 )
 
 // Open makes an epoll file that watches nothing yet.
-func Open() (*os.File, error) {
+func Open() (*apply.File, error) {
 	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("epoll_create1: %w", err)
 	}
-	return apply.NewFile(fd, "epoll"), nil
+	return apply.NewFile(fd), nil
 }
 
 // Apply lets a process add what its epoll files watch. It comes when its descriptors are where they were: the kernel knows what

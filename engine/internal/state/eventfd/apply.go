@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
-	"os"
 
 	"golang.org/x/sys/unix"
 
@@ -15,7 +14,7 @@ import (
 )
 
 // Open makes an eventfd.
-func Open(o *snapshot.EventFD) (*os.File, error) {
+func Open(o *snapshot.EventFD) (*apply.File, error) {
 	how := unix.EFD_CLOEXEC
 	if o.Semaphore {
 		how |= unix.EFD_SEMAPHORE
@@ -25,7 +24,7 @@ func Open(o *snapshot.EventFD) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("eventfd2: %w", err)
 	}
-	f := apply.NewFile(fd, "eventfd")
+	f := apply.NewFile(fd)
 	if rest := o.Counter - initial; rest > 0 {
 		if _, err := unix.Write(fd, binary.LittleEndian.AppendUint64(nil, rest)); err != nil {
 			_ = f.Close()

@@ -5,7 +5,6 @@ package pipes
 import (
 	"errors"
 	"fmt"
-	"os"
 
 	"golang.org/x/sys/unix"
 
@@ -16,8 +15,8 @@ import (
 // A Pipe is a pipe or a fifo that is being made. It has a reader and a writer of its own as long as ends are opened, so that
 // none of them finds nobody at the other side; what processes find then is what they had.
 type Pipe struct {
-	reader, writer *os.File // the same of a fifo
-	open           func(flags uint32) (*os.File, error)
+	reader, writer *apply.File // the same of a fifo
+	open           func(flags uint32) (*apply.File, error)
 	// spare says that pipe2's own end of that side was not handed out yet.
 	spareReader, spareWriter bool
 }
@@ -28,13 +27,13 @@ func Make(content *snapshot.Pipe) (*Pipe, error) {
 	if err := unix.Pipe2(ends[:], unix.O_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("pipe2: %w", err)
 	}
-	p := &Pipe{reader: apply.NewFile(ends[0], "pipe"), writer: apply.NewFile(ends[1], "pipe"), spareReader: true, spareWriter: true}
+	p := &Pipe{reader: apply.NewFile(ends[0]), writer: apply.NewFile(ends[1]), spareReader: true, spareWriter: true}
 	p.open = p.again
 	return p, p.filled(content)
 }
 
 // MakeFIFO opens a fifo by a function that opens its name with flags, and fills it.
-func MakeFIFO(open func(flags uint32) (*os.File, error), content *snapshot.Pipe) (*Pipe, error) {
+func MakeFIFO(open func(flags uint32) (*apply.File, error), content *snapshot.Pipe) (*Pipe, error) {
 	f, err := open(unix.O_RDWR | unix.O_NONBLOCK)
 	if err != nil {
 		return nil, err
@@ -111,7 +110,7 @@ func write(fd int, data []byte) error {
 }
 
 // End opens an end with its flags. Every end is an open file of its own, as it was.
-func (p *Pipe) End(flags uint32) (*os.File, error) {
+func (p *Pipe) End(flags uint32) (*apply.File, error) {
 	f := p.spare(flags)
 	if f == nil {
 		var err error
@@ -130,8 +129,8 @@ func (p *Pipe) End(flags uint32) (*os.File, error) {
 const largeFile = 0o100000
 
 // spare returns one of the ends that pipe2 made, if it is the like of what is wanted and was not taken.
-func (p *Pipe) spare(flags uint32) *os.File {
-	var end **os.File
+func (p *Pipe) spare(flags uint32) *apply.File {
+	var end **apply.File
 	switch {
 	case flags&largeFile != 0:
 		return nil
@@ -148,18 +147,18 @@ func (p *Pipe) spare(flags uint32) *os.File {
 	if err != nil {
 		return nil
 	}
-	*end = apply.NewFile(fd, "pipe")
+	*end = apply.NewFile(fd)
 	return f
 }
 
 // again opens an end of a pipe that has no name.
-func (p *Pipe) again(flags uint32) (*os.File, error) {
+func (p *Pipe) again(flags uint32) (*apply.File, error) {
 	how := int(flags&(unix.O_ACCMODE|unix.O_NONBLOCK)) | unix.O_CLOEXEC
 	fd, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", p.reader.Fd()), how, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open an end of a pipe once more: %w", err)
 	}
-	return apply.NewFile(fd, "pipe"), nil
+	return apply.NewFile(fd), nil
 }
 
 // Close gives up the ends that nobody has.

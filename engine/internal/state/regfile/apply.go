@@ -15,10 +15,17 @@ import (
 	"stasis.example/engine/internal/snapshot"
 )
 
+// Open opens one file as Names does.
+func Open(files *apply.Files, o *snapshot.Regular, flags uint32) (*apply.File, error) {
+	var n Names
+	defer n.Close()
+	return n.Open(files, o, flags)
+}
+
 // Open opens a file by its name below the root of the restore, with flags as open(2) takes them, and at its offset. It has to be
 // what it was when it was dumped. It is looked at before it is opened: opening a device or a fifo can do something.
-func Open(files *apply.Files, o *snapshot.Regular, flags uint32) (*os.File, error) {
-	f, err := open(files, o, flags)
+func (n *Names) Open(files *apply.Files, o *snapshot.Regular, flags uint32) (*apply.File, error) {
+	f, err := n.open(files, o, flags)
 	if err != nil {
 		return nil, Explain(o.Path.Name, err)
 	}
@@ -46,38 +53,26 @@ func Explain(name string, err error) error {
 // a file, which package images has refused.
 const passed = ^uint32(unix.O_CREAT | unix.O_EXCL | unix.O_TRUNC | unix.O_TMPFILE&^unix.O_DIRECTORY | unix.O_ASYNC | unix.O_CLOEXEC | unix.O_NOCTTY)
 
-func open(files *apply.Files, o *snapshot.Regular, flags uint32) (*os.File, error) {
-	name := o.Path.Name
-	looked, err := openat2(files.Root, name, unix.O_PATH|uint64(flags)&unix.O_NOFOLLOW)
-	if err != nil {
+func (n *Names) open(files *apply.Files, o *snapshot.Regular, flags uint32) (*apply.File, error) {
+	if err := n.look(files.Root, o.Path.Name, flags); err != nil {
 		return nil, err
 	}
-	var st unix.Stat_t
-	if err := unix.Fstat(looked, &st); err != nil {
-		_ = unix.Close(looked)
-		return nil, err
-	}
-	defer unix.Close(looked)
-	if err := check(files, o, &st, flags); err != nil {
+	if err := check(files, o, &n.st, flags); err != nil {
 		return nil, err
 	}
 	how := uint64(flags & passed)
 	if flags&unix.O_PATH == 0 {
 		how |= unix.O_NONBLOCK | unix.O_NOCTTY
-		if st.Mode&unix.S_IFMT == unix.S_IFIFO {
+		if n.st.Mode&unix.S_IFMT == unix.S_IFIFO {
 			how &^= unix.O_DIRECT // packet mode, which is only for fcntl to set
 		}
 	}
-	fd, err := openat2(files.Root, name, how)
+	fd, err := n.again(files.Root, how)
 	if err != nil {
 		return nil, err
 	}
-	var opened unix.Stat_t
-	if err = unix.Fstat(fd, &opened); err == nil && (opened.Dev != st.Dev || opened.Ino != st.Ino) {
-		err = errors.New("another file has taken its place while it was opened")
-	}
-	if err == nil && flags&unix.O_PATH == 0 {
-		err = apply.SetFlags(fd, flags)
+	if flags&unix.O_PATH == 0 {
+		err = apply.ChangeFlags(fd, uint32(how), flags)
 	}
 	if err == nil && files.CheckBuildID && o.BuildID != nil {
 		err = checkBuildID(fd, o.BuildID)
@@ -86,7 +81,7 @@ func open(files *apply.Files, o *snapshot.Regular, flags uint32) (*os.File, erro
 		_ = unix.Close(fd)
 		return nil, err
 	}
-	return apply.NewFile(fd, name), nil
+	return apply.NewFile(fd), nil
 }
 
 // openat2 opens a name as if root were the root directory, whatever links there are on the way.
@@ -142,7 +137,7 @@ func checkBuildID(fd int, was []byte) error {
 	if err != nil {
 		return fmt.Errorf("open it to look at its build-id: %w", err)
 	}
-	f := apply.NewFile(again, "")
+	f := os.NewFile(uintptr(again), "")
 	defer f.Close()
 	is, err := readBuildID(f)
 	if err != nil {
@@ -155,7 +150,7 @@ func checkBuildID(fd int, was []byte) error {
 }
 
 // seek moves an opened file to its offset. What was just opened is at 0.
-func seek(f *os.File, o *snapshot.Regular) error {
+func seek(f *apply.File, o *snapshot.Regular) error {
 	if o.Pos == noPos || o.Pos == 0 {
 		return nil
 	}

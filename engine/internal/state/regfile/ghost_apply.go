@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path"
 
 	"golang.org/x/sys/unix"
@@ -51,7 +50,7 @@ type haunt struct {
 }
 
 // Open opens a file that has no name, as [Open] does one that has.
-func (g *Ghosts) Open(files *apply.Files, o *snapshot.Regular, flags uint32) (*os.File, error) {
+func (g *Ghosts) Open(files *apply.Files, o *snapshot.Regular, flags uint32) (*apply.File, error) {
 	f, err := g.open(files, o, flags)
 	if err == nil && flags&unix.O_PATH == 0 {
 		if err = seek(f, o); err != nil {
@@ -64,7 +63,7 @@ func (g *Ghosts) Open(files *apply.Files, o *snapshot.Regular, flags uint32) (*o
 	return f, nil
 }
 
-func (g *Ghosts) open(files *apply.Files, o *snapshot.Regular, flags uint32) (*os.File, error) {
+func (g *Ghosts) open(files *apply.Files, o *snapshot.Regular, flags uint32) (*apply.File, error) {
 	h := g.made[o.Ghost]
 	if h == nil {
 		var err error
@@ -95,7 +94,7 @@ func (g *Ghosts) open(files *apply.Files, o *snapshot.Regular, flags uint32) (*o
 			return nil, err
 		}
 	}
-	return apply.NewFile(fd, o.Path.Name), nil
+	return apply.NewFile(fd), nil
 }
 
 // how returns the flags with which a ghost is opened: those that are not set afterwards.
@@ -143,7 +142,7 @@ func (g *Ghosts) make(files *apply.Files, o *snapshot.Regular) (*haunt, error) {
 }
 
 // OpenLinked opens a file by the name that the dump has made for it.
-func (g *Ghosts) OpenLinked(files *apply.Files, link, o *snapshot.Regular, flags uint32) (*os.File, error) {
+func (g *Ghosts) OpenLinked(files *apply.Files, link, o *snapshot.Regular, flags uint32) (*apply.File, error) {
 	named := *o
 	named.Path = link.Path
 	f, err := Open(files, &named, flags)

@@ -4,7 +4,6 @@ package rpcsock
 
 import (
 	"fmt"
-	"os"
 
 	"golang.org/x/sys/unix"
 
@@ -13,7 +12,7 @@ import (
 )
 
 // Open makes the socket, with the answer in it.
-func Open(o *snapshot.RPCSocket, answer []byte) (f *os.File, err error) {
+func Open(o *snapshot.RPCSocket, answer []byte) (f *apply.File, err error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, int(o.Type)|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("socketpair of type %d: %w", o.Type, err)
@@ -30,7 +29,7 @@ func Open(o *snapshot.RPCSocket, answer []byte) (f *os.File, err error) {
 	if err := unix.Send(pair[1], answer, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL); err != nil {
 		return nil, fmt.Errorf("the answer cannot be put into the socket: %w", err)
 	}
-	return apply.NewFile(pair[0], "socket of the conversation"), nil
+	return apply.NewFile(pair[0]), nil
 }
 
 // setOptions sets what is not as it is with every new socket.

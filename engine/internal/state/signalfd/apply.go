@@ -4,7 +4,6 @@ package signalfd
 
 import (
 	"fmt"
-	"os"
 
 	"golang.org/x/sys/unix"
 
@@ -13,12 +12,12 @@ import (
 )
 
 // Open makes a signalfd.
-func Open(o *snapshot.SignalFD) (*os.File, error) {
+func Open(o *snapshot.SignalFD) (*apply.File, error) {
 	mask := &unix.Sigset_t{}
 	mask.Val[0] = uint64(o.Mask)
 	fd, err := unix.Signalfd(-1, mask, unix.SFD_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("signalfd4: %w", err)
 	}
-	return apply.NewFile(fd, "signalfd"), nil
+	return apply.NewFile(fd), nil
 }

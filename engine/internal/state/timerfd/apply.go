@@ -4,7 +4,6 @@ package timerfd
 
 import (
 	"fmt"
-	"os"
 
 	"golang.org/x/sys/unix"
 
@@ -13,12 +12,12 @@ import (
 )
 
 // Open makes a timerfd that is off.
-func Open(o *snapshot.TimerFD) (*os.File, error) {
+func Open(o *snapshot.TimerFD) (*apply.File, error) {
 	fd, err := unix.TimerfdCreate(int(o.Clock), unix.TFD_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("timerfd_create(%d): %w", o.Clock, err)
 	}
-	return apply.NewFile(fd, "timerfd"), nil
+	return apply.NewFile(fd), nil
 }
 
 // Arm starts all timers of a tree. It comes last, so that no time is lost: what is left is counted from now.

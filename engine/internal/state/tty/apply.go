@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
 
 	"golang.org/x/sys/unix"
 
@@ -31,7 +30,7 @@ func Own() int {
 
 // Open opens the terminal of whoever restores once more, as a file of its own with the flags given. As /dev/tty it is whichever
 // terminal the reader's session has.
-func Open(own int, kind snapshot.TerminalKind, f *snapshot.File) (*os.File, error) {
+func Open(own int, kind snapshot.TerminalKind, f *snapshot.File) (*apply.File, error) {
 	name := fmt.Sprintf("/proc/self/fd/%d", own)
 	if kind == snapshot.ControllingTTY {
 		name = "/dev/tty"
@@ -47,7 +46,7 @@ func Open(own int, kind snapshot.TerminalKind, f *snapshot.File) (*os.File, erro
 		_ = unix.Close(fd)
 		return nil, err
 	}
-	return apply.NewFile(fd, "terminal"), nil
+	return apply.NewFile(fd), nil
 }
 
 // Apply gives the terminal of a shell job its settings, and makes the job the one that may read from it, as a shell does that
