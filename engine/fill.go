@@ -17,9 +17,10 @@ var fates = [...]pages.Fate{plan.Write: pages.FillWrite, plan.Keep: pages.FillKe
 // fillPages gives a process its pages.
 func (r *restore) fillPages(t *apply.Task, m *plan.Memory) error {
 	f := &pages.Filler{Kernel: r.kernel, Process: t.Remote, Space: t.Space, Expect: m.Pages * pages.Size, Inherited: m.Inherit, Buffer: &r.buffer}
+	kernels := kernelRanges(t.Space)
 	err := r.plan.Walk(r.dir, m, &r.compared, func(run plan.Run) error {
 		// The kernel has made its own. A run may begin in one of these mappings and go on in another.
-		return outsideKernel(t.Space, run.Range, func(part snapshot.Range) error {
+		return outside(kernels, run.Range, func(part snapshot.Range) error {
 			return f.Add(pages.FillRun{Range: part, Fate: fates[run.Fate], File: run.File, Offset: run.Offset + int64(part.Start-run.Start)})
 		})
 	}, f.Finish)
@@ -30,11 +31,21 @@ func (r *restore) fillPages(t *apply.Task, m *plan.Memory) error {
 	return nil
 }
 
-// outsideKernel calls a function with the parts of a range that are in no mapping of the kernel's.
-func outsideKernel(s *snapshot.Space, r snapshot.Range, f func(snapshot.Range) error) error {
+// kernelRanges returns where the mappings of the kernel's are.
+func kernelRanges(s *snapshot.Space) []snapshot.Range {
+	var ranges []snapshot.Range
 	for i := range s.VMAs {
-		v := &s.VMAs[i]
-		if !v.Kind.OfKernel() || v.End <= r.Start || v.Start >= r.End {
+		if s.VMAs[i].Kind.OfKernel() {
+			ranges = append(ranges, s.VMAs[i].Range)
+		}
+	}
+	return ranges
+}
+
+// outside calls a function with the parts of a range that are in none of others, which ascend.
+func outside(others []snapshot.Range, r snapshot.Range, f func(snapshot.Range) error) error {
+	for _, v := range others {
+		if v.End <= r.Start || v.Start >= r.End {
 			continue
 		}
 		if v.Start > r.Start {

@@ -150,6 +150,20 @@ func (p *PagemapReader) bad(what string, err error) error {
 // Close closes the file.
 func (p *PagemapReader) Close() error { return p.r.Close() }
 
+// runTag reads a tag of a pagemap_entry that is written in an unusual way, or refuses it.
+func runTag(b []byte) (num, n int, err error) {
+	number, typ, n := protowire.ConsumeTag(b)
+	switch {
+	case n < 0:
+		return 0, 0, errors.New("bad tag")
+	case number > 5:
+		return 0, 0, fmt.Errorf("%w (field %d)", ErrCompressed, number)
+	case typ != protowire.VarintType:
+		return 0, 0, fmt.Errorf("field %d has wire type %d", number, typ)
+	}
+	return int(number), n, nil
+}
+
 // parsePageRun decodes a pagemap_entry without allocating: a process may have millions. entry.PagemapEntry does the same
 // at leisure, and a test holds the two together. Unlike there, what is not known is refused: all that newer CRIUs have
 // added says that the pages file is not what it seems.
@@ -165,15 +179,11 @@ func parsePageRun(b []byte) (run PageRun, err error) {
 	var compatPages, newPages uint64
 	var parent bool
 	for len(b) > 0 {
-		num, typ, n := protowire.ConsumeTag(b)
-		if n < 0 {
-			return run, errors.New("bad tag")
-		}
-		if num > 5 {
-			return run, fmt.Errorf("%w (field %d)", ErrCompressed, num)
-		}
-		if typ != protowire.VarintType {
-			return run, fmt.Errorf("field %d has wire type %d", num, typ)
+		num, n := int(b[0]>>3), 1
+		if tag := b[0]; tag >= 0x80 || tag&7 != byte(protowire.VarintType) || num == 0 || num > 5 { // all known tags are one byte
+			if num, n, err = runTag(b); err != nil {
+				return run, err
+			}
 		}
 		v, m := protowire.ConsumeVarint(b[n:])
 		if m < 0 {

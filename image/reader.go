@@ -196,8 +196,15 @@ func (r *Reader) Skip() error {
 	return err
 }
 
-// bytes reads n bytes into the buffer, which grows only with what is really there: a length is only a claim.
+// bytes returns the next n bytes: from the source's own buffer where they fit into that, else from a buffer which grows only with what
+// is really there: a length is only a claim.
 func (r *Reader) bytes(n int) ([]byte, error) {
+	if n <= r.src.Size() {
+		if b, err := r.src.Peek(n); err == nil {
+			_, _ = r.src.Discard(n)
+			return b, nil
+		}
+	}
 	const step = 64 << 10
 	r.buf = r.buf[:0]
 	for len(r.buf) < n {
