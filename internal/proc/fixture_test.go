@@ -170,6 +170,17 @@ func TestFixtureMemory(t *testing.T) {
 		}
 	}
 	equal(t, "smaps and maps", fromSmaps, maps)
+	n := 0
+	if err := p.Mappings(func(m *Smap) error {
+		want := smaps[n]
+		n++
+		equal(t, "mapping without sizes", *m, Smap{
+			Mapping: want.Mapping, THPEligible: want.THPEligible, ProtectionKey: want.ProtectionKey, Flags: want.Flags, UnknownFlags: want.UnknownFlags,
+		})
+		return nil
+	}); err != nil || n != len(smaps) {
+		t.Errorf("%d mappings without sizes, %v", n, err)
+	}
 	if len(maps) < 30 || maps[0].Start != 0x400000 || maps[0].Perm != PermRead || maps[len(maps)-1].Perm != PermExec || maps[len(maps)-1].Path != "[vsyscall]" {
 		t.Errorf("maps %+v", maps)
 	}
@@ -222,6 +233,18 @@ func TestFixtureFDs(t *testing.T) {
 			t.Errorf("fd %d: %+v", fd, f)
 		}
 		info[fd] = f
+	}
+	table := must(p.Descriptors())(t)
+	equal(t, "numbers", must(table.Numbers())(t), fds)
+	for _, fd := range fds {
+		equal(t, "info of a descriptor", must(table.Info(fd))(t), info[fd])
+		equal(t, "link of a descriptor", must(table.Link(fd))(t), must(p.Link("fd/"+strconv.Itoa(fd)))(t))
+	}
+	if f, err := table.Info(99); err == nil {
+		t.Errorf("a descriptor that there is not: %+v", f)
+	}
+	if err := table.Close(); err != nil {
+		t.Error(err)
 	}
 	lock := func(id int, kind, mode, typ string, pid int, ino uint64, start, end int64) Lock {
 		return Lock{ID: id, Kind: kind, Mode: mode, Type: typ, PID: pid, Minor: 0x28, Inode: ino, Start: start, End: end}

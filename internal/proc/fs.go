@@ -120,7 +120,12 @@ func (d Dir) Maps() ([]Mapping, error) { return with(d.root, d.file("maps"), Par
 
 // Smaps reads smaps and calls yield for each mapping; the value is used again for the next one. An error of yield ends
 // the reading and is returned. The file of a process with many mappings has many megabytes and is never held whole.
-func (d Dir) Smaps(yield func(*Smap) error) error {
+func (d Dir) Smaps(yield func(*Smap) error) error { return d.smaps(false, yield) }
+
+// Mappings is Smaps without what mappings occupy: Size, Rss and the like are 0. It takes half the time.
+func (d Dir) Mappings(yield func(*Smap) error) error { return d.smaps(true, yield) }
+
+func (d Dir) smaps(brief bool, yield func(*Smap) error) error {
 	name := d.file("smaps")
 	f, err := d.root.Open(name)
 	if err != nil {
@@ -130,6 +135,7 @@ func (d Dir) Smaps(yield func(*Smap) error) error {
 	b := d.root.reader(f)
 	defer d.root.release(b)
 	r := NewSmapsReader(b)
+	r.brief = brief
 	var m Smap
 	for {
 		err := r.Next(&m)

@@ -109,6 +109,7 @@ type SmapsReader struct {
 	more    bool // the present line begins a mapping that has not been returned
 	started bool
 	end     uint64 // of the mapping before
+	brief   bool   // what mappings occupy is left out
 }
 
 // NewSmapsReader reads smaps from r.
@@ -142,6 +143,9 @@ func (r *SmapsReader) Next(m *Smap) error {
 		if !r.more || len(r.l.text) == 0 || r.l.text[0] < 'A' || r.l.text[0] > 'Z' {
 			break
 		}
+		if r.brief && occupied(r.l.text) {
+			continue
+		}
 		key, value, ok := cutKey(r.l.text)
 		if !ok {
 			return r.l.bad("no colon")
@@ -163,6 +167,9 @@ func (r *SmapsReader) Next(m *Smap) error {
 	}
 	return nil
 }
+
+// occupied reports whether a line says how much of something there is.
+func occupied(line []byte) bool { return bytes.HasSuffix(line, []byte(" kB")) }
 
 func (m *Smap) setFlags(value []byte) {
 	for len(value) > 0 {

@@ -71,17 +71,17 @@ func (s *Scanner) Close() error { return s.pagemap.Close() }
 // Space finds the pages of an address space that have to be saved, in ascending order, and hands them over as runs.
 func (s *Scanner) Space(space *snapshot.Space, found func(Run) error) error {
 	g := gatherer{found: found}
-	const protRead = 1
-	for i := range space.VMAs {
-		v := &space.VMAs[i]
+	for left := space.VMAs; len(left) > 0; {
+		v, n := together(left)
+		left = left[n:]
 		switch v.Kind {
 		case snapshot.VDSO:
 			// The code of this kernel's is compared with that of the next.
 			g.add(Run{Range: v.Range, Early: true})
 		case snapshot.AnonPrivate, snapshot.FilePrivate:
 			s.Scanned += v.Len() / Size
-			forced := v.Prot&protRead == 0
-			if err := s.private(v, func(r snapshot.Range) { g.add(Run{Range: r, Forced: forced}) }); err != nil {
+			forced := unreadable(&v)
+			if err := s.private(&v, func(r snapshot.Range) { g.add(Run{Range: r, Forced: forced}) }); err != nil {
 				return err
 			}
 		}
@@ -89,6 +89,19 @@ func (s *Scanner) Space(space *snapshot.Space, found func(Run) error) error {
 	g.flush()
 	return g.err
 }
+
+// together returns the mappings at the beginning of a list that can be looked at as if they were one, and how many they are: neighbours
+// of the same kind.
+func together(vmas []snapshot.VMA) (snapshot.VMA, int) {
+	v, n := vmas[0], 1
+	for n < len(vmas) && vmas[n].Start == v.End && vmas[n].Kind == v.Kind && v.Kind != snapshot.VDSO && unreadable(&vmas[n]) == unreadable(&v) {
+		v.End = vmas[n].End
+		n++
+	}
+	return v, n
+}
+
+func unreadable(v *snapshot.VMA) bool { return v.Prot&unix.PROT_READ == 0 }
 
 // A gatherer puts runs together that go on where the one before ends.
 type gatherer struct {

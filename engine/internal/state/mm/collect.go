@@ -36,7 +36,7 @@ func Collect(t *collect.Tree) error {
 			return err
 		}
 		c := collector{tree: t, p: p, space: s, vmas: vmas[:0]}
-		if err := p.Dir.Smaps(c.mapping); err != nil {
+		if err := p.Dir.Mappings(c.mapping); err != nil {
 			return err
 		}
 		vmas, s.VMAs = c.vmas, slices.Clone(c.vmas)
