@@ -4,8 +4,8 @@
 //   - Collect: fdinfo, the link, and stat of the file through the link. Size and mode are kept to be checked. A file that has no
 //     name left is a ghost: what is in it goes to the dump (Write), up to a limit, without holes. One whose name is gone and which
 //     has others gets one more, if that is allowed, which a dump that fails takes away again (Unlink).
-//   - Apply: opened by the engine, once for each entry, under the root that it was given, never with O_CREAT or O_TRUNC,
-//     never by a path that leaves it; mode, size and build-id checked as --file-validation says; then the offset. A device is
+//   - Apply: looked up by the engine under the root that it was given, never by a path that leaves it; mode, size and build-id
+//     checked as --file-validation says; then opened, once for each entry, never with O_CREAT or O_TRUNC; then the offset. A device is
 //     only opened if the mode in the image says so. A ghost is made in the directory that it was in, under a name that nobody
 //     has, and the name taken away at once, before there is anything in the file; it is opened by its descriptor, and gets its
 //     owner and mode when it is open for all. A name that the dump has made is taken away when the tree is there.
