@@ -76,7 +76,7 @@ func work() error {
 
 // An engine that is killed in the middle of a dump costs nobody anything: the tree comes back by itself.
 func TestDumpIsKilled(t *testing.T) {
-	for _, name := range []string{"threads", "tree", "timers", "apart shared", "sharing"} {
+	for _, name := range []string{"threads", "tree", "timers", "apart shared", "sharing", "sharing strangers"} {
 		t.Run(name, func(t *testing.T) {
 			victim := startVictim(t, name)
 			killed := 0

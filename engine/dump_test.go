@@ -51,7 +51,7 @@ var refused = []struct {
 	needs []testkit.Requirement
 	why   string
 }{
-	{name: "sharing", args: []string{"strangers"}, why: "which does not fork it"},
+	{name: "sharing", args: []string{"niece"}, why: "shares its descriptors with process"},
 	{name: "mem", args: []string{"4"}, why: "shared memory cannot be saved yet"},
 }
 

@@ -26,7 +26,7 @@ func startVictim(t *testing.T, line string) *testkit.Victim {
 
 // A dump that fails at any step leaves the tree as it was, and says so.
 func TestDumpFailsAtEveryStep(t *testing.T) {
-	for _, name := range []string{"threads", "tree", "leaderless", "ghosts", "apart shared", "sharing"} {
+	for _, name := range []string{"threads", "tree", "leaderless", "ghosts", "apart shared", "sharing", "sharing strangers"} {
 		t.Run(name, func(t *testing.T) {
 			victim := startVictim(t, name)
 			images := t.TempDir()
@@ -65,7 +65,7 @@ func TestDumpFailsAtEveryStep(t *testing.T) {
 
 // A dump that is cancelled at any moment, or whose time is over, leaves the tree as it was, and says so.
 func TestDumpIsCancelledAtEveryStep(t *testing.T) {
-	for _, name := range []string{"threads", "tree", "leaderless", "ghosts", "apart shared", "sharing"} {
+	for _, name := range []string{"threads", "tree", "leaderless", "ghosts", "apart shared", "sharing", "sharing strangers"} {
 		t.Run(name, func(t *testing.T) {
 			victim := startVictim(t, name)
 			images := t.TempDir()

@@ -72,13 +72,12 @@ func circle(h *hostile) {
 // hostileApartShared is of the victim apart shared, whose children share with its threads: P a table, Q both, and R, as it was born, both,
 // which it has left to its thread.
 func hostileApartShared() []mutation {
-	const stranger = "which does not fork it"
+	const stranger = "which cannot fork it"
 	isP := func(c *sharingChild) bool { return len(c.Threads) == 1 && !c.ofThreads[c.ids.FSID] }
 	isQ := func(c *sharingChild) bool { return len(c.Threads) == 1 && c.ofThreads[c.ids.FSID] }
 	isR := func(c *sharingChild) bool { return len(c.Threads) == 2 }
 	return []mutation{
 		{"a directory of a sister's", inChild(isP, func(c, r *sharingChild) { c.ids.FSID = r.ids.FSID }), []string{"pstree.img", stranger}},
-		{"a table of a sister's", inChild(isP, func(c, r *sharingChild) { c.ids.FilesID = r.ids.FilesID }), []string{"pstree.img", stranger}},
 		{"a table of one thread and a directory of another", inChild(isP, func(c, r *sharingChild) { c.ids.FSID = r.second.FSID }), []string{"pstree.img", stranger}},
 		{"another table of its parent's than its thread has", inChild(isR, func(c, _ *sharingChild) { c.ids.FilesID = c.root.FilesID }), []string{"pstree.img", stranger}},
 		{"a table that is not there", inChild(isP, func(c, _ *sharingChild) { c.ids.FilesID = 77 }), []string{"fdinfo-77.img: the image is missing"}},

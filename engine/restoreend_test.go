@@ -57,6 +57,7 @@ var endings = []ending{
 	{name: "many", args: []string{"processes", "5"}, begin: tieing, stopped: true},
 	{name: "tree", begin: tieing},
 	{name: "sharing", begin: tieing},
+	{name: "sharing", args: []string{"strangers"}, begin: tieing},
 	{name: "sessions", args: []string{"nested"}, begin: tieing},
 	{name: "sessions", args: []string{"stopped"}, begin: tieing},
 	{name: "sessions", args: []string{"killed"}, begin: keeping},

@@ -25,7 +25,7 @@ import (
 var faultVictims = []struct {
 	name string
 	args []string
-}{{"threads", nil}, {"tree", nil}, {"files", nil}, {"leaderless", nil}, {"ghosts", nil}, {"apart", []string{"shared"}}, {"sharing", nil}}
+}{{"threads", nil}, {"tree", nil}, {"files", nil}, {"leaderless", nil}, {"ghosts", nil}, {"apart", []string{"shared"}}, {"sharing", nil}, {"sharing", []string{"strangers"}}}
 
 // dumped starts a victim and dumps it.
 func dumped(t *testing.T, name string, args ...string) (victim *testkit.Victim, images string) {

@@ -111,6 +111,7 @@ func subjects() []subject {
 		victimOf("apart").with(notCRIU("it takes all threads to have what the first has", "the inventory has a version that it refuses")),
 		victimOf("apart", "shared").with(notCRIU("it takes all threads to have what the first has", "the inventory has a version that it refuses")),
 		victimOf("sharing").with(notCRIU("it refuses memory that several processes share", "the inventory has a version that it refuses")),
+		victimOf("sharing", "strangers").with(notCRIU("it refuses memory that several processes share", "the inventory has a version that it refuses")),
 		victimOf("interrupted", "epoll").with(notCRIU("it lets the call fail with EINTR", "")),
 		victimOf("interrupted", "sigwait").with(notCRIU("it lets the call fail with EINTR", "")),
 		victimOf("leaderless").with(notCRIU("it refuses a first thread that has exited", "the inventory has a version that it refuses")),

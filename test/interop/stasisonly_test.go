@@ -12,7 +12,7 @@ import (
 
 // stasisOnly are subjects of which CRIU would bring back less than there was.
 func stasisOnly() []subject {
-	return []subject{victimOf("shared"), victimOf("leaderless"), victimOf("apart"), victimOf("apart", "shared"), victimOf("sharing")}
+	return []subject{victimOf("shared"), victimOf("leaderless"), victimOf("apart"), victimOf("apart", "shared"), victimOf("sharing"), victimOf("sharing", "strangers")}
 }
 
 // Images of what CRIU would restore wrongly, CRIU refuses by their version, and leaves nothing behind.

@@ -80,6 +80,7 @@ var victims = []struct {
 	{name: "sessions"},
 	{name: "shared"},
 	{name: "sharing"},
+	{name: "sharing", args: []string{"strangers"}},
 	{name: "shell"},
 	{name: "signals"},
 	{name: "spawns", frozen: true},

@@ -8,7 +8,8 @@
  *
  * What one writes or maps, the others find, and a mutex and a condition variable in that memory serve all of them.
  *
- * sharing strangers: two children share memory that neither has from the other nor from their parent.
+ * sharing strangers: two children share all that processes can, and nothing of it with their parent.
+ * sharing niece: a child and a grandchild share descriptors that their parents do not have; there is no verdict on that.
  * sharing vfork: waits for ever for a child of vfork, which says "ready" and has no verdict.
  */
 #include "sharing.h"
@@ -218,26 +219,96 @@ static void check(void)
 	all("dumpable", everybody, DUMPABLE, 0, NULL, 1, -1);
 }
 
-static void *idle(void *argument)
+static int to_stranger[2][2], from_stranger[2][2];
+
+/* What a stranger is asked for: sets the number, says what it is, opens a file, ends; else whether a descriptor is open. */
+static void *stranger(void *argument)
 {
-	for (;;)
-		pause();
-	return argument;
+	long i = (long)argument;
+	char c;
+
+	while (read(to_stranger[i][0], &c, 1) == 1) {
+		if (c == 'q')
+			_exit(0);
+		if (c == 's')
+			c = (copied = COPY) == COPY;
+		else if (c == 'g')
+			c = copied == COPY;
+		else if (c == 'o')
+			c = open("/dev/null", O_RDONLY);
+		else
+			c = fcntl(c, F_GETFD) != -1;
+		if (write(from_stranger[i][1], &c, 1) != 1)
+			break;
+	}
+	_exit(3);
+}
+
+static int of_stranger(int i, char what)
+{
+	char c = -1;
+
+	if (write(to_stranger[i][1], &what, 1) != 1 || read(from_stranger[i][0], &c, 1) != 1)
+		victim_fail("stranger %d does not answer", i);
+	return c;
 }
 
 /* The second is made by the first, and a child of the parent. */
 static void strangers(void)
 {
+	pid_t strangers[2];
+	int fd, status;
+
+	for (int i = 0; i < 2; i++)
+		if (pipe(to_stranger[i]) || pipe(from_stranger[i]))
+			victim_die("pipes");
+	strangers[0] = fork();
+	if (strangers[0] == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		strangers[1] = sharing_process(CLONE_PARENT | CLONE_FILES | CLONE_FS | CLONE_SIGHAND, stranger, (void *)1);
+		if (write(from_stranger[0][1], &strangers[1], sizeof(pid_t)) != sizeof(pid_t))
+			_exit(3);
+		stranger((void *)0);
+	}
+	if (read(from_stranger[0][0], &strangers[1], sizeof(pid_t)) != sizeof(pid_t))
+		victim_die("children");
+
+	victim_ready();
+	if (sabotage)
+		of_stranger(1, 's');
+	victim_wait();
+	if (of_stranger(0, 'g') || !of_stranger(1, 's') || !of_stranger(0, 'g') || copied == COPY)
+		victim_fail("memory is not shared by the two, and by nobody else");
+	fd = of_stranger(0, 'o');
+	if (!of_stranger(1, fd) || fcntl(fd, F_GETFD) != -1)
+		victim_fail("descriptors are not shared by the two, and by nobody else");
+	for (int i = 0; i < 2; i++)
+		if (write(to_stranger[i][1], "q", 1) != 1 || waitpid(strangers[i], &status, 0) != strangers[i] || status)
+			victim_fail("stranger %d ended with %#x", i, status);
+	victim_ok();
+}
+
+/* Two share descriptors with nobody but each other: a child, and a child of another child, from which both had them. */
+static void niece(void)
+{
+	static const int flags[] = { CLONE_FILES, CLONE_FILES | CLONE_PARENT };
 	char c = 0;
 
 	if (pipe(to_child))
 		victim_die("pipe");
 	if (fork() == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		sharing_process(CLONE_PARENT, idle, NULL);
-		if (write(to_child[1], &c, 1) != 1)
+		for (int i = 0; i < 2; i++) {
+			if (syscall(SYS_clone, flags[i] | SIGCHLD, 0, 0, 0, 0))
+				continue;
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			for (;;)
+				pause();
+		}
+		if (unshare(CLONE_FILES) || write(to_child[1], &c, 1) != 1)
 			_exit(3);
-		idle(NULL);
+		for (;;)
+			pause();
 	}
 	if (read(to_child[0], &c, 1) != 1)
 		victim_die("children");
@@ -264,6 +335,8 @@ int main(int argc, char **argv)
 	victim_init(argc, argv);
 	if (victim_argc > 1 && !strcmp(victim_argv[1], "strangers"))
 		strangers();
+	if (victim_argc > 1 && !strcmp(victim_argv[1], "niece"))
+		niece();
 	if (victim_argc > 1 && !strcmp(victim_argv[1], "vfork") && vfork() == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		victim_ready();

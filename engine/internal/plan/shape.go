@@ -370,8 +370,12 @@ func (s *shaper) descend(n *node) (waiting []*node) {
 }
 
 func (s *shaper) child(c, p *node) {
-	c.nowSession, c.nowGroup = p.nowSession, p.nowGroup
-	s.made(c, p, Step{Op: Fork, PID: c.pid, By: p.pid})
+	by := p
+	if f := s.shares.sister(c, p); f != nil {
+		by = f
+	}
+	c.nowSession, c.nowGroup = by.nowSession, by.nowGroup
+	s.made(c, by, Step{Op: Fork, PID: c.pid, By: by.pid, Sibling: by != p})
 }
 
 // made adds the step that makes a process: by another of the tree, or by one that has nothing to share.

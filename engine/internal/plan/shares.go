@@ -9,6 +9,7 @@ import (
 //
 // A thing that several processes have passes from one to the next when it is forked (CLONE_VM, CLONE_FILES, CLONE_FS,
 // CLONE_SIGHAND): a process gets what it shares with those that were made before from the one that forks it, or it cannot be made.
+// That is its parent, or a sister (CLONE_PARENT).
 //
 // Threads may have descriptors and a working directory that are not their process's, and other processes may share those. A process
 // of such threads gets them at once, and not with all others when every process is there: so a thread can fork what shares with it.
@@ -80,75 +81,116 @@ func (s *sharer) early(t *snapshot.Task) bool {
 	return false
 }
 
+// A want is what a process has that others have, too, which were made before: 0 for none of a kind.
+type want struct {
+	space, handlers snapshot.ObjectID
+	pair
+	second []sharedThing // what a clone cannot bring as well: one brings one of a kind
+}
+
+func (w *want) things() []sharedThing {
+	things := w.pair.things()
+	if w.space != 0 {
+		things = append(things, sharedThing{ShareMemory, w.space})
+	}
+	if w.handlers != 0 {
+		things = append(things, sharedThing{ShareHandlers, w.handlers})
+	}
+	return things
+}
+
+// wanted returns what a process has that those made before have too.
+func (s *sharer) wanted(n *node) (w want) {
+	s.each(n, func(thing sharedThing) {
+		if first := s.first[thing]; first == nil || first == n {
+			return
+		}
+		got := map[Share]*snapshot.ObjectID{ShareMemory: &w.space, ShareHandlers: &w.handlers, ShareFiles: &w.table, ShareFS: &w.fs}[thing.kind]
+		if *got == 0 {
+			*got = thing.id
+		} else if *got != thing.id {
+			w.second = append(w.second, thing)
+		}
+	})
+	return w
+}
+
+// each iterates over what a process and its threads have; things of threads may come more than once.
+func (s *sharer) each(n *node, do func(sharedThing)) {
+	t := n.task
+	if t.State != snapshot.Running && t.State != snapshot.Stopped {
+		return
+	}
+	for _, thing := range [...]sharedThing{{ShareMemory, t.Space}, {ShareHandlers, t.Handlers}, {ShareFiles, t.Table}, {ShareFS, t.FS}} {
+		do(thing)
+	}
+	if s.owner == nil {
+		return
+	}
+	for _, th := range t.Threads {
+		for _, thing := range pairOf(th).things() {
+			do(thing)
+		}
+	}
+}
+
+// gives returns the thread of a process that can fork what wants something, 0 for the first; by may be nil, which has nothing.
+func (w *want) gives(by *node) (tid int, ok bool) {
+	if by == nil || by.task == nil || w.space != 0 && w.space != by.task.Space || w.handlers != 0 && w.handlers != by.task.Handlers {
+		return 0, false
+	}
+	return whoHas(by.task, w.pair)
+}
+
+// sister returns a sister of a process that is to be made, one that can fork it where its parent cannot: it shares with her what it
+// does not share with its parent, as when she has made it (CLONE_PARENT), or the parent has it no more. Nil is for none.
+func (s *sharer) sister(n, parent *node) *node {
+	w := s.wanted(n)
+	things := w.things()
+	if len(things) == 0 {
+		return nil
+	}
+	if _, ok := w.gives(parent); ok {
+		return nil
+	}
+	for _, thing := range things {
+		by := s.first[thing]
+		if _, ok := w.gives(by); ok && by.parent == parent && (n.born == anySession || n.born == by.nowSession) {
+			return by
+		}
+	}
+	return nil
+}
+
 // share decides which thread forks a process, and what it has in common with that one; by is nil where who forks it has nothing. It
 // returns what the first thread is born with and does not keep.
 func (s *sharer) share(n, by *node, step *Step) (born pair) {
-	t := n.task
-	if t.State != snapshot.Running && t.State != snapshot.Stopped {
-		return pair{}
-	}
-	for _, thing := range []sharedThing{{ShareMemory, t.Space}, {ShareHandlers, t.Handlers}} {
-		first := s.first[thing]
-		switch {
-		case first == nil:
-			s.first[thing] = n
-		case by != nil && by.task != nil && (thing.kind == ShareMemory && by.task.Space == t.Space || thing.kind == ShareHandlers && by.task.Handlers == t.Handlers):
-			step.Share |= thing.kind
-		default:
-			s.stranger(n, first, thing.kind)
-		}
-	}
-	want := s.wanted(n)
-	if want == (pair{}) {
-		return pair{}
-	}
-	thread, ok := 0, false
-	if by != nil && by.task != nil {
-		thread, ok = whoHas(by.task, want)
-	}
-	for _, thing := range want.things() {
+	w := s.wanted(n)
+	things := w.things()
+	thread, ok := w.gives(by)
+	for _, thing := range things {
 		if ok {
 			step.Share |= thing.kind
+			step.ByThread = thread
 		} else {
 			s.stranger(n, s.first[thing], thing.kind)
 		}
 	}
-	step.ByThread = thread
-	if want.table != t.Table {
-		born.table = want.table
+	for _, thing := range w.second {
+		s.stranger(n, s.first[thing], thing.kind)
 	}
-	if want.fs != t.FS {
-		born.fs = want.fs
+	s.each(n, func(thing sharedThing) {
+		if s.first[thing] == nil {
+			s.first[thing] = n
+		}
+	})
+	if w.table != n.task.Table {
+		born.table = w.table
+	}
+	if w.fs != n.task.FS {
+		born.fs = w.fs
 	}
 	return born
-}
-
-// wanted returns what a process has that those made before have too, and notes what it is the first to have.
-func (s *sharer) wanted(n *node) (want pair) {
-	look := func(has pair) {
-		for _, thing := range has.things() {
-			first, got := s.first[thing], &want.table
-			if thing.kind == ShareFS {
-				got = &want.fs
-			}
-			switch {
-			case first == nil:
-				s.first[thing] = n
-			case first == n:
-			case *got == 0 || *got == thing.id:
-				*got = thing.id
-			default: // one clone brings one of a kind
-				s.stranger(n, first, thing.kind)
-			}
-		}
-	}
-	look(pair{n.task.Table, n.task.FS})
-	if s.owner != nil {
-		for _, th := range n.task.Threads {
-			look(pairOf(th))
-		}
-	}
-	return want
 }
 
 // whoHas returns the thread of a process that has something, 0 for the first.
@@ -176,7 +218,7 @@ func whoHas(t *snapshot.Task, want pair) (tid int, ok bool) {
 
 func (s *sharer) stranger(n, first *node, kind Share) {
 	s.problems = append(s.problems, func() {
-		s.r.Unsupported(pstreeName, "process %d shares %s with process %d, which does not fork it", n.pid, shareNames[kind], first.pid)
+		s.r.Unsupported(pstreeName, "process %d shares %s with process %d, which cannot fork it", n.pid, shareNames[kind], first.pid)
 	})
 }
 

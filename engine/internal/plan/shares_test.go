@@ -63,7 +63,11 @@ func (k *sharing) live(r *rand.Rand, steps int) {
 			if r.IntN(3) > 0 {
 				share = 0 // as fork does
 			}
-			k.clone(tid, k.fresher(), true, share)
+			child := k.fresher()
+			k.clone(tid, child, true, share)
+			if by := k.threads[tid]; by.parent != 0 && r.IntN(4) == 0 { // CLONE_PARENT
+				k.threads[child].parent = by.parent
+			}
 		case 4, 5:
 			k.unshare(tid, share)
 		default:
@@ -130,8 +134,11 @@ func again(p *Plan) (*sharing, error) {
 			if err := k.clone(by, s.PID, true, s.Share); err != nil {
 				return err
 			}
-			if k.threads[s.PID].parent != s.By {
+			if k.threads[by].pid != s.By {
 				return fmt.Errorf("%v: thread %d is not its own", s, by)
+			}
+			if s.Sibling {
+				k.threads[s.PID].parent = k.threads[by].parent
 			}
 		case AddThread:
 			if err := k.clone(s.ByThread, s.Thread, false, s.Share); err != nil {
@@ -204,7 +211,7 @@ func TestShares(t *testing.T) {
 		tree := k.tree()
 		plan, err := planOf(tree)
 		if err != nil {
-			if errors.Is(err, images.ErrInvalid) || !strings.Contains(err.Error(), "which does not fork it") && !strings.Contains(err.Error(), "as no thread can") {
+			if errors.Is(err, images.ErrInvalid) || !strings.Contains(err.Error(), "which cannot fork it") && !strings.Contains(err.Error(), "as no thread can") {
 				t.Fatalf("seed %d: %v", seed, err)
 			}
 			refused++
@@ -263,19 +270,23 @@ func TestSharesRefused(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		sister pair   // what 20 has
+		niece  pair   // what 25 has, a child of 20
 		parent []pair // what the threads of 10 have
 		child  []pair // what those of 30 have
 		want   string
 	}{
-		{"a child of a thread, which is none", pair{5, 5}, []pair{{4, 4}, {5, 1}}, nil, ""},
-		{"a table that nobody of its parent has", pair{2, 2}, []pair{{1, 1}, {3, 1}}, []pair{{9, 2}}, "process 30 shares its working directory with process 20"},
-		{"two tables", pair{2, 2}, []pair{{1, 1}, {3, 1}}, []pair{{3, 3}, {1, 3}}, "process 30 shares its descriptors with process 10"},
-		{"a table of one and a directory of another", pair{2, 2}, []pair{{1, 1}, {3, 3}}, []pair{{1, 3}}, "process 30 shares its"},
+		{"a table of a thread", pair{5, 5}, pair{6, 6}, []pair{{4, 4}, {5, 1}}, nil, ""},
+		{"a directory of a sister", pair{2, 2}, pair{6, 6}, []pair{{1, 1}, {3, 1}}, []pair{{9, 2}}, ""},
+		{"a directory of a niece", pair{2, 2}, pair{6, 6}, []pair{{1, 1}, {3, 1}}, []pair{{9, 6}}, "process 25 shares its working directory with process 30"},
+		{"a table of a sister and a directory of the parent", pair{2, 2}, pair{6, 6}, []pair{{1, 1}}, []pair{{2, 1}}, "process 30 shares its"},
+		{"two tables", pair{2, 2}, pair{6, 6}, []pair{{1, 1}, {3, 1}}, []pair{{3, 3}, {1, 3}}, "process 30 shares its descriptors with process 10"},
+		{"a table of one and a directory of another", pair{2, 2}, pair{6, 6}, []pair{{1, 1}, {3, 3}}, []pair{{1, 3}}, "process 30 shares its"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			root := taskOf(10, c.parent)
 			sister := taskOf(20, []pair{c.sister})
-			tasks := []*snapshot.Task{root, sister}
+			niece := taskOf(25, []pair{c.niece})
+			tasks := []*snapshot.Task{root, sister, niece}
 			if c.child != nil {
 				tasks = append(tasks, taskOf(30, c.child))
 			}
@@ -285,8 +296,9 @@ func TestSharesRefused(t *testing.T) {
 					task.Parent = 10
 				}
 			}
+			niece.Parent = 20
 			_, err := planOf(&snapshot.Tree{Tasks: tasks})
-			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "which does not fork it")) {
+			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "which cannot fork it")) {
 				t.Errorf("%v, want %q", err, c.want)
 			}
 		})
