@@ -88,6 +88,26 @@ func TestRestoreRefusesShortPages(t *testing.T) {
 	}
 }
 
+// checker is a transport whose peer finds out by itself that pages are missing.
+type checker struct{ *Swrk }
+
+func (checker) ChecksPages() bool { return true }
+
+// What the peer looks at, the client need not.
+func TestPeerChecksPages(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "pagemap-42.img"), pagemapImage(fields{1: 1}, fields{1: 0x1000, 4: pagePresent, 5: 2}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "pages-1.img"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	client := New(checker{&Swrk{Path: "/nonexistent/criu"}})
+	if _, err := client.Restore(context.Background(), RestoreOptions{ImagesDir: dir}); !errors.Is(err, ErrConnect) {
+		t.Fatalf("Restore: %v", err)
+	}
+}
+
 func FuzzPagemapLength(f *testing.F) {
 	f.Add(pagemapImage(fields{1: 7}, fields{1: 0x1000, 4: pagePresent, 5: 3}))
 	f.Add(pagemapImage(fields{1: 7}, fields{1: 0x1000, 2: 3, 3: 1})[:19])

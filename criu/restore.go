@@ -49,7 +49,7 @@ func (c *Client) restore(ctx context.Context, name string, o *RestoreOptions, ch
 			e.problem("ExecCmd makes the peer the parent of the restored tree, which excludes restoring it as the caller's child")
 		}
 	}
-	if e.imgDir != nil && len(e.problems) == 0 {
+	if e.imgDir != nil && len(e.problems) == 0 && !c.checksPages() {
 		if err := checkPages(e.imgDir); err != nil {
 			e.close()
 			return 0, &Error{Op: name, Peer: c.transport.String(), Kind: ErrFailed, Resource: e.imgPath, Err: err}
@@ -68,6 +68,12 @@ func (c *Client) restore(ctx context.Context, name string, o *RestoreOptions, ch
 		return 0, &Error{Op: name, Peer: c.transport.String(), Kind: ErrProtocol, Err: errors.New("the peer reported success without a pid")}
 	}
 	return int(msg.Resp.Restore.PID), nil
+}
+
+// checksPages reports whether the peer finds out by itself that pages are missing.
+func (c *Client) checksPages() bool {
+	t, ok := c.transport.(interface{ ChecksPages() bool })
+	return ok && t.ChecksPages()
 }
 
 func (e *encoder) checkLogFile() {

@@ -8,6 +8,9 @@ import (
 )
 
 // Transport opens conversations with a peer that answers CRIU RPC. Implementations are safe for concurrent use.
+//
+// One whose peer finds out by itself that pages are missing from images can say so by a method ChecksPages() bool: of
+// others the client looks before it asks for a restore.
 type Transport interface {
 	// Open starts a conversation. Failing to reach the peer is an error that matches [ErrConnect]. The context bounds
 	// Open alone, not the conversation.

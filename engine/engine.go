@@ -33,6 +33,9 @@ func New() *Engine { return &Engine{kernel: new(linux.Kernel)} }
 // String names the engine for messages.
 func (e *Engine) String() string { return "the built-in engine" }
 
+// ChecksPages tells a client that a restore refuses images whose pages are not all there.
+func (e *Engine) ChecksPages() bool { return true }
+
 // Open starts a conversation.
 func (e *Engine) Open(ctx context.Context, call criu.Call) (criu.Conn, error) {
 	if err := ctx.Err(); err != nil {

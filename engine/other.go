@@ -22,6 +22,9 @@ func New() *Engine { return &Engine{} }
 // String names the engine for messages.
 func (e *Engine) String() string { return "the built-in engine" }
 
+// ChecksPages tells a client that a restore refuses images whose pages are not all there.
+func (e *Engine) ChecksPages() bool { return true }
+
 // Open refuses.
 func (e *Engine) Open(_ context.Context, call criu.Call) (criu.Conn, error) {
 	return nil, &criu.Error{Op: call.Op.String(), Stage: "connect", Peer: e.String(), Kind: criu.ErrUnsupported,

@@ -154,12 +154,12 @@ func (l *level) checkSize(e Extent, pageSize uint64) error {
 		if err != nil {
 			return err
 		}
-		st, err := f.Stat()
+		size, err := sizeOf(f)
 		if err != nil {
 			f.Close()
 			return err
 		}
-		l.pages, l.size = f, st.Size()
+		l.pages, l.size = f, size
 	}
 	if end := e.Offset + int64(e.Pages*pageSize); end > l.size {
 		return fmt.Errorf("image %s: %w: it has %d bytes, the pagemap tells of %d", Pages.File(uint64(l.pagemap.PagesID())), ErrCorrupt, l.size, end)

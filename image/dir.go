@@ -12,7 +12,8 @@ import (
 const ParentLink = "parent"
 
 // A Dir is an image directory that is open. Names are those of files in it, never paths: nothing outside the directory
-// can be named. A Dir may be used by several goroutines at a time.
+// can be named. A Dir may be used by several goroutines at a time. One that is a view of another can say so by a method Unwrap() Dir:
+// readers and writers of the same directory use the same buffers.
 type Dir interface {
 	// Open opens a file for reading. The error wraps fs.ErrNotExist where there is none.
 	Open(name string) (File, error)

@@ -31,7 +31,7 @@ func OpenDir(name string) (Dir, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &osDir{root: root, at: "."}, nil
+		return newOSDir(nil, root, "."), nil
 	}
 	if err != nil {
 		return nil, err
@@ -55,7 +55,7 @@ func OpenDirIn(base *os.Root, name string) (Dir, error) {
 		root.Close()
 		return nil, err
 	}
-	return &osDir{base: again, root: root, at: path.Clean(name)}, nil
+	return newOSDir(again, root, path.Clean(name)), nil
 }
 
 // OpenDirFile opens an image directory that is already open as f, which stays the caller's. It needs /proc. As with
@@ -66,7 +66,7 @@ func OpenDirFile(f *os.File) (Dir, error) {
 	if err != nil {
 		return nil, fmt.Errorf("image directory on descriptor %d: %w", f.Fd(), err)
 	}
-	d := &osDir{root: root, at: "."}
+	d := newOSDir(nil, root, ".")
 	// The name is only for following parents; it is believed if it leads back here.
 	name, err := os.Readlink(link)
 	if err != nil {
@@ -91,29 +91,42 @@ const maxNames = 5 << 22
 
 type osDir struct {
 	root *os.Root
+	here *os.File // what root is; nil where it cannot be read
 	base *os.Root // where parents may be; nil for only inside root
 	at   string   // slash-separated name of root in base, clean and without symbolic links before its last element
 
 	rooms rooms
 }
 
+// fileMode is that of a new file: memory holds secrets.
+const fileMode = 0o600
+
+func newOSDir(base, root *os.Root, at string) *osDir {
+	here, err := root.Open(".")
+	if err != nil {
+		here = nil
+	}
+	return &osDir{base: base, root: root, here: here, at: at}
+}
+
 func (d *osDir) Open(name string) (File, error) {
 	if err := checkName("open", name); err != nil {
 		return nil, err
 	}
-	f, err := d.root.OpenFile(name, os.O_RDONLY|openFlags, 0)
+	f, err := d.openIn(name, os.O_RDONLY|openFlags)
 	if err != nil {
 		return nil, err
 	}
 	// A fifo or a device in the place of an image must not block the reader or do what opening such a file does.
-	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
-		f.Close()
-		if err == nil {
-			err = &fs.PathError{Op: "open", Path: name, Err: fmt.Errorf("%w: an image is a regular file, not %v", fs.ErrInvalid, st.Mode().Type())}
-		}
-		return nil, err
+	if regular(f) {
+		return f, nil
 	}
-	return f, nil
+	st, err := f.Stat()
+	f.Close()
+	if err == nil {
+		err = &fs.PathError{Op: "open", Path: name, Err: fmt.Errorf("%w: an image is a regular file, not %v", fs.ErrInvalid, st.Mode().Type())}
+	}
+	return nil, err
 }
 
 func (d *osDir) Create(name string) (NewFile, error) {
@@ -121,12 +134,12 @@ func (d *osDir) Create(name string) (NewFile, error) {
 		return nil, err
 	}
 	const flags = os.O_RDWR | os.O_CREATE | os.O_EXCL
-	f, err := d.root.OpenFile(name, flags, 0o600)
+	f, err := d.openIn(name, flags)
 	if errors.Is(err, fs.ErrExist) {
 		if err := d.root.Remove(name); err != nil {
 			return nil, err
 		}
-		f, err = d.root.OpenFile(name, flags, 0o600)
+		f, err = d.openIn(name, flags)
 	}
 	if err != nil {
 		return nil, err // not f: a nil *os.File in an interface is not nil
@@ -174,7 +187,7 @@ func (d *osDir) Parent() (Dir, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &osDir{root: root, at: "."}, nil
+		return newOSDir(nil, root, "."), nil
 	}
 	target, err := d.root.Readlink(ParentLink)
 	if err != nil {
@@ -212,6 +225,9 @@ func (d *osDir) SetParent(target string) error {
 
 func (d *osDir) Close() error {
 	err := d.root.Close()
+	if d.here != nil {
+		err = errors.Join(err, d.here.Close())
+	}
 	if d.base != nil {
 		err = errors.Join(err, d.base.Close())
 	}

@@ -1,7 +1,6 @@
 package image
 
 import (
-	"bufio"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -45,12 +44,11 @@ var (
 
 // A Reader reads the entries of one image file.
 type Reader struct {
-	name    string
-	src     *bufio.Reader
-	rooms   *rooms // where src goes back to; nil for none
+	name string
+	*readRoom
+	rooms   *rooms // where the room goes back to; nil for none
 	closer  io.Closer
 	limits  Limits
-	buf     []byte
 	off     int64 // what has been read of the file, payload that is still to be read counted
 	count   int64
 	payload payload
@@ -97,7 +95,7 @@ func NewReader(src io.Reader, t Type, limits Limits) (*Reader, error) {
 }
 
 func newReader(src io.Reader, t Type, name string, limits Limits, rooms *rooms) (*Reader, error) {
-	r := &Reader{name: name, src: rooms.takeRead(src), rooms: rooms, limits: limits.orDefault()}
+	r := &Reader{name: name, readRoom: rooms.takeRead(src), rooms: rooms, limits: limits.orDefault()}
 	info := t.info()
 	want := []uint32{info.magic}
 	switch info.framing {
@@ -211,7 +209,7 @@ func (r *Reader) bytes(n int) ([]byte, error) {
 		have := len(r.buf)
 		want := min(n, max(have*2, have+step))
 		if cap(r.buf) < want {
-			r.buf = append(make([]byte, 0, want), r.buf...)
+			r.buf = append(make([]byte, 0, r.rooms.size(want)), r.buf...)
 		}
 		got, err := io.ReadFull(r.src, r.buf[have:want])
 		r.buf = r.buf[:have+got]
@@ -242,8 +240,8 @@ func (r *Reader) Close() error {
 		return nil
 	}
 	if r.rooms != nil {
-		r.rooms.giveRead(r.src)
-		r.src, r.rooms = nil, nil
+		r.rooms.giveRead(r.readRoom)
+		r.readRoom, r.rooms = nil, nil
 	}
 	return r.closer.Close()
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -278,4 +279,45 @@ func FuzzReader(f *testing.F) {
 			}
 		}
 	})
+}
+
+// view is a directory that leads to another.
+type view struct{ Dir }
+
+func (v view) Unwrap() Dir { return v.Dir }
+
+// TestViewsShareRooms: a view of a directory reads with the directory's buffers, and a view of a view.
+func TestViewsShareRooms(t *testing.T) {
+	d := openDir(t, t.TempDir())
+	if rooms := roomsOf(d); rooms == nil || roomsOf(view{d}) != rooms || roomsOf(view{view{d}}) != rooms {
+		t.Errorf("%p, %p, %p", rooms, roomsOf(view{d}), roomsOf(view{view{d}}))
+	}
+	if roomsOf(struct{ Dir }{d}) != nil {
+		t.Error("who does not say what it is of has buffers of its own")
+	}
+}
+
+// TestReadersGiveBackRooms: to read many images takes no more memory than to read one, but for what is in them.
+func TestReadersGiveBackRooms(t *testing.T) {
+	d := openDir(t, t.TempDir())
+	if err := WriteAll(d, FS, 1, &entry.FS{CwdID: 1, RootID: 2}); err != nil {
+		t.Fatal(err)
+	}
+	read := func() {
+		var m entry.FS
+		if err := ReadOne(view{d}, FS, 1, &m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	read()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	const times = 1000
+	for range times {
+		read()
+	}
+	runtime.ReadMemStats(&after)
+	if n := (after.TotalAlloc - before.TotalAlloc) / times; n > roomSize/2 { // with the race detector a pool loses some
+		t.Errorf("%d bytes for each", n)
+	}
 }

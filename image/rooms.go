@@ -9,33 +9,57 @@ import (
 // rooms are buffers that a directory keeps for the next who reads or writes one of its images: a tree of processes has thousands of
 // small ones. Without rooms, nil, each gets a new buffer.
 type rooms struct {
-	read  sync.Pool // of *bufio.Reader
+	read  sync.Pool // of *readRoom
 	write sync.Pool // of *[]byte
+}
+
+// A readRoom is what a reader reads with.
+type readRoom struct {
+	src *bufio.Reader
+	buf []byte // of an entry
 }
 
 const roomSize = 4 << 10
 
-// roomsOf returns those of a directory, nil for none.
+// roomsOf returns those of a directory, or of the one that it is a view of, nil for none.
 func roomsOf(d Dir) *rooms {
-	if d, ok := d.(*osDir); ok {
-		return &d.rooms
-	}
-	return nil
-}
-
-func (r *rooms) takeRead(src io.Reader) *bufio.Reader {
-	if r != nil {
-		if b, ok := r.read.Get().(*bufio.Reader); ok {
-			b.Reset(src)
-			return b
+	for {
+		switch at := d.(type) {
+		case *osDir:
+			return &at.rooms
+		case interface{ Unwrap() Dir }:
+			d = at.Unwrap()
+		default:
+			return nil
 		}
 	}
-	return bufio.NewReaderSize(src, roomSize)
 }
 
-func (r *rooms) giveRead(b *bufio.Reader) {
-	b.Reset(nil)
-	r.read.Put(b)
+func (r *rooms) takeRead(src io.Reader) *readRoom {
+	if r != nil {
+		if room, ok := r.read.Get().(*readRoom); ok {
+			room.src.Reset(src)
+			return room
+		}
+	}
+	return &readRoom{src: bufio.NewReaderSize(src, roomSize)}
+}
+
+// giveRead keeps a room; a buffer that has grown large goes.
+func (r *rooms) giveRead(room *readRoom) {
+	room.src.Reset(nil)
+	if cap(room.buf) > 4*roomSize {
+		room.buf = nil
+	}
+	r.read.Put(room)
+}
+
+// size is how much to make for an entry of n bytes: there may be more room in what others will use, too.
+func (r *rooms) size(n int) int {
+	if r == nil {
+		return n
+	}
+	return max(n, roomSize)
 }
 
 func (r *rooms) takeWrite() []byte {

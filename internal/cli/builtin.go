@@ -34,22 +34,23 @@ func (r *run) openBuiltin(stderr *os.File) (*peer, error) {
 	if len(names) > 0 {
 		return nil, r.refuseBuiltin(strings.Join(names, ", "))
 	}
-	var t criu.Transport = builtin.New().With(with)
+	e := builtin.New().With(with)
+	var t criu.Transport = e
 	if r.settings.sibling {
-		t = asSibling{t}
+		t = asSibling{e}
 	}
 	return &peer{client: criu.New(t), name: t.String()}, nil
 }
 
 // asSibling has what is restored become a child of whoever has started this program: on their behalf it is done.
-type asSibling struct{ criu.Transport }
+type asSibling struct{ *builtin.Engine }
 
 // Open starts a conversation on behalf of the program that has started this one.
 func (s asSibling) Open(ctx context.Context, call criu.Call) (criu.Conn, error) {
 	if call.Op == rpc.ReqRestore {
 		call.Sibling, call.Caller = true, &criu.Caller{PID: os.Getppid(), Parent: true}
 	}
-	return s.Transport.Open(ctx, call)
+	return s.Engine.Open(ctx, call)
 }
 
 // refuseBuiltin is what is said of an action or a flag that the built-in engine does not have.

@@ -34,9 +34,9 @@ func verifyCheckpointIn(dir *os.File) error {
 // the half-restored process reads at its end for ever, and the restore never returns.
 //
 // Only damage that is certain counts. What cannot be read here for another reason, such as pages that are compressed,
-// is left to the peer's judgement.
+// is left to the peer's judgement. The built-in engine looks for itself.
 func (j *job) verifyPages() error {
-	if j.streams() || lazy(&j.raw) {
+	if j.streams() || lazy(&j.raw) || j.run.settings.engine.kind == engineBuiltin {
 		return nil
 	}
 	dir, err := image.OpenDirFile(j.images)

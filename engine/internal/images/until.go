@@ -13,6 +13,9 @@ type untilStopped struct {
 	r *Report
 }
 
+// Unwrap returns the directory that is read, whose buffers package image uses again.
+func (d untilStopped) Unwrap() image.Dir { return d.Dir }
+
 func (d untilStopped) Open(name string) (image.File, error) {
 	if d.r.Stopped() {
 		return nil, context.Canceled
