@@ -2,8 +2,6 @@
 
 package entry
 
-import "google.golang.org/protobuf/encoding/protowire"
-
 // UserX86Regs holds the general registers, names as in struct user_regs_struct.
 // It is user_x86_regs_entry in CRIU's schema.
 type UserX86Regs struct {
@@ -43,101 +41,37 @@ type UserX86Regs struct {
 // Schema returns "user_x86_regs_entry".
 func (*UserX86Regs) Schema() string { return "user_x86_regs_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *UserX86Regs) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(m.R15)
-	n += 1 + protowire.SizeVarint(m.R14)
-	n += 1 + protowire.SizeVarint(m.R13)
-	n += 1 + protowire.SizeVarint(m.R12)
-	n += 1 + protowire.SizeVarint(m.Bp)
-	n += 1 + protowire.SizeVarint(m.Bx)
-	n += 1 + protowire.SizeVarint(m.R11)
-	n += 1 + protowire.SizeVarint(m.R10)
-	n += 1 + protowire.SizeVarint(m.R9)
-	n += 1 + protowire.SizeVarint(m.R8)
-	n += 1 + protowire.SizeVarint(m.Ax)
-	n += 1 + protowire.SizeVarint(m.Cx)
-	n += 1 + protowire.SizeVarint(m.Dx)
-	n += 1 + protowire.SizeVarint(m.Si)
-	n += 1 + protowire.SizeVarint(m.Di)
-	n += 2 + protowire.SizeVarint(m.OrigAx)
-	n += 2 + protowire.SizeVarint(m.IP)
-	n += 2 + protowire.SizeVarint(m.CS)
-	n += 2 + protowire.SizeVarint(m.Flags)
-	n += 2 + protowire.SizeVarint(m.Sp)
-	n += 2 + protowire.SizeVarint(m.Ss)
-	n += 2 + protowire.SizeVarint(m.FSBase)
-	n += 2 + protowire.SizeVarint(m.GsBase)
-	n += 2 + protowire.SizeVarint(m.Ds)
-	n += 2 + protowire.SizeVarint(m.Es)
-	n += 2 + protowire.SizeVarint(m.FS)
-	n += 2 + protowire.SizeVarint(m.Gs)
-	if m.Mode != nil {
-		n += 2 + protowire.SizeVarint(uint64(int64(*m.Mode)))
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *UserX86Regs) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, m.R15)
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, m.R14)
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, m.R13)
-	b = append(b, 0x20)
-	b = protowire.AppendVarint(b, m.R12)
-	b = append(b, 0x28)
-	b = protowire.AppendVarint(b, m.Bp)
-	b = append(b, 0x30)
-	b = protowire.AppendVarint(b, m.Bx)
-	b = append(b, 0x38)
-	b = protowire.AppendVarint(b, m.R11)
-	b = append(b, 0x40)
-	b = protowire.AppendVarint(b, m.R10)
-	b = append(b, 0x48)
-	b = protowire.AppendVarint(b, m.R9)
-	b = append(b, 0x50)
-	b = protowire.AppendVarint(b, m.R8)
-	b = append(b, 0x58)
-	b = protowire.AppendVarint(b, m.Ax)
-	b = append(b, 0x60)
-	b = protowire.AppendVarint(b, m.Cx)
-	b = append(b, 0x68)
-	b = protowire.AppendVarint(b, m.Dx)
-	b = append(b, 0x70)
-	b = protowire.AppendVarint(b, m.Si)
-	b = append(b, 0x78)
-	b = protowire.AppendVarint(b, m.Di)
-	b = append(b, 0x80, 0x01)
-	b = protowire.AppendVarint(b, m.OrigAx)
-	b = append(b, 0x88, 0x01)
-	b = protowire.AppendVarint(b, m.IP)
-	b = append(b, 0x90, 0x01)
-	b = protowire.AppendVarint(b, m.CS)
-	b = append(b, 0x98, 0x01)
-	b = protowire.AppendVarint(b, m.Flags)
-	b = append(b, 0xa0, 0x01)
-	b = protowire.AppendVarint(b, m.Sp)
-	b = append(b, 0xa8, 0x01)
-	b = protowire.AppendVarint(b, m.Ss)
-	b = append(b, 0xb0, 0x01)
-	b = protowire.AppendVarint(b, m.FSBase)
-	b = append(b, 0xb8, 0x01)
-	b = protowire.AppendVarint(b, m.GsBase)
-	b = append(b, 0xc0, 0x01)
-	b = protowire.AppendVarint(b, m.Ds)
-	b = append(b, 0xc8, 0x01)
-	b = protowire.AppendVarint(b, m.Es)
-	b = append(b, 0xd0, 0x01)
-	b = protowire.AppendVarint(b, m.FS)
-	b = append(b, 0xd8, 0x01)
-	b = protowire.AppendVarint(b, m.Gs)
+	b = varint(b, 0x8, m.R15)
+	b = varint(b, 0x10, m.R14)
+	b = varint(b, 0x18, m.R13)
+	b = varint(b, 0x20, m.R12)
+	b = varint(b, 0x28, m.Bp)
+	b = varint(b, 0x30, m.Bx)
+	b = varint(b, 0x38, m.R11)
+	b = varint(b, 0x40, m.R10)
+	b = varint(b, 0x48, m.R9)
+	b = varint(b, 0x50, m.R8)
+	b = varint(b, 0x58, m.Ax)
+	b = varint(b, 0x60, m.Cx)
+	b = varint(b, 0x68, m.Dx)
+	b = varint(b, 0x70, m.Si)
+	b = varint(b, 0x78, m.Di)
+	b = varint(b, 0x80, m.OrigAx)
+	b = varint(b, 0x88, m.IP)
+	b = varint(b, 0x90, m.CS)
+	b = varint(b, 0x98, m.Flags)
+	b = varint(b, 0xa0, m.Sp)
+	b = varint(b, 0xa8, m.Ss)
+	b = varint(b, 0xb0, m.FSBase)
+	b = varint(b, 0xb8, m.GsBase)
+	b = varint(b, 0xc0, m.Ds)
+	b = varint(b, 0xc8, m.Es)
+	b = varint(b, 0xd0, m.FS)
+	b = varint(b, 0xd8, m.Gs)
 	if m.Mode != nil {
-		b = append(b, 0xe0, 0x01)
-		b = protowire.AppendVarint(b, uint64(int64(*m.Mode)))
+		b = varint(b, 0xe0, uint64(int64(*m.Mode)))
 	}
 	return append(b, m.Unknown...)
 }
@@ -233,7 +167,7 @@ func (m *UserX86Regs) decode(b []byte, _ int) error {
 			m.Gs = c.uint64("gs")
 			seen |= 0x4000000
 		case 28:
-			m.Mode = new(RegsMode(c.int32("mode")))
+			set(&m.Mode, RegsMode(c.int32("mode")))
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -262,20 +196,10 @@ type UserX86CET struct {
 // Schema returns "user_x86_cet_entry".
 func (*UserX86CET) Schema() string { return "user_x86_cet_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *UserX86CET) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(m.CET)
-	n += 1 + protowire.SizeVarint(m.Ssp)
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *UserX86CET) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, m.CET)
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, m.Ssp)
+	b = varint(b, 0x8, m.CET)
+	b = varint(b, 0x10, m.Ssp)
 	return append(b, m.Unknown...)
 }
 
@@ -321,73 +245,34 @@ type UserX86Xsave struct {
 // Schema returns "user_x86_xsave_entry".
 func (*UserX86Xsave) Schema() string { return "user_x86_xsave_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *UserX86Xsave) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(m.XstateBv)
-	for i := range m.YMMHSpace {
-		n += 1 + protowire.SizeVarint(uint64(m.YMMHSpace[i]))
-	}
-	for i := range m.BndregState {
-		n += 1 + protowire.SizeVarint(m.BndregState[i])
-	}
-	for i := range m.BndcsrState {
-		n += 1 + protowire.SizeVarint(m.BndcsrState[i])
-	}
-	for i := range m.OpmaskReg {
-		n += 1 + protowire.SizeVarint(m.OpmaskReg[i])
-	}
-	for i := range m.ZMMUpper {
-		n += 1 + protowire.SizeVarint(m.ZMMUpper[i])
-	}
-	for i := range m.Hi16ZMM {
-		n += 1 + protowire.SizeVarint(m.Hi16ZMM[i])
-	}
-	for i := range m.PKRU {
-		n += 1 + protowire.SizeVarint(uint64(m.PKRU[i]))
-	}
-	if m.CET != nil {
-		n += 1 + protowire.SizeBytes(m.CET.EncodedLen())
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *UserX86Xsave) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, m.XstateBv)
+	b = varint(b, 0x8, m.XstateBv)
 	for i := range m.YMMHSpace {
-		b = append(b, 0x10)
-		b = protowire.AppendVarint(b, uint64(m.YMMHSpace[i]))
+		b = varint(b, 0x10, uint64(m.YMMHSpace[i]))
 	}
 	for i := range m.BndregState {
-		b = append(b, 0x18)
-		b = protowire.AppendVarint(b, m.BndregState[i])
+		b = varint(b, 0x18, m.BndregState[i])
 	}
 	for i := range m.BndcsrState {
-		b = append(b, 0x20)
-		b = protowire.AppendVarint(b, m.BndcsrState[i])
+		b = varint(b, 0x20, m.BndcsrState[i])
 	}
 	for i := range m.OpmaskReg {
-		b = append(b, 0x28)
-		b = protowire.AppendVarint(b, m.OpmaskReg[i])
+		b = varint(b, 0x28, m.OpmaskReg[i])
 	}
 	for i := range m.ZMMUpper {
-		b = append(b, 0x30)
-		b = protowire.AppendVarint(b, m.ZMMUpper[i])
+		b = varint(b, 0x30, m.ZMMUpper[i])
 	}
 	for i := range m.Hi16ZMM {
-		b = append(b, 0x38)
-		b = protowire.AppendVarint(b, m.Hi16ZMM[i])
+		b = varint(b, 0x38, m.Hi16ZMM[i])
 	}
 	for i := range m.PKRU {
-		b = append(b, 0x40)
-		b = protowire.AppendVarint(b, uint64(m.PKRU[i]))
+		b = varint(b, 0x40, uint64(m.PKRU[i]))
 	}
 	if m.CET != nil {
-		b = append(b, 0x4a)
-		b = protowire.AppendVarint(b, uint64(m.CET.EncodedLen()))
-		b = m.CET.Append(b)
+		b = begin(b, 0x4a)
+		at := len(b)
+		b = end(m.CET.Append(b), at)
 	}
 	return append(b, m.Unknown...)
 }
@@ -452,66 +337,29 @@ type UserX86FPRegs struct {
 // Schema returns "user_x86_fpregs_entry".
 func (*UserX86FPRegs) Schema() string { return "user_x86_fpregs_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *UserX86FPRegs) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.Cwd))
-	n += 1 + protowire.SizeVarint(uint64(m.Swd))
-	n += 1 + protowire.SizeVarint(uint64(m.Twd))
-	n += 1 + protowire.SizeVarint(uint64(m.Fop))
-	n += 1 + protowire.SizeVarint(m.Rip)
-	n += 1 + protowire.SizeVarint(m.Rdp)
-	n += 1 + protowire.SizeVarint(uint64(m.Mxcsr))
-	n += 1 + protowire.SizeVarint(uint64(m.MxcsrMask))
-	for i := range m.STSpace {
-		n += 1 + protowire.SizeVarint(uint64(m.STSpace[i]))
-	}
-	for i := range m.XMMSpace {
-		n += 1 + protowire.SizeVarint(uint64(m.XMMSpace[i]))
-	}
-	for i := range m.Padding {
-		n += 1 + protowire.SizeVarint(uint64(m.Padding[i]))
-	}
-	if m.Xsave != nil {
-		n += 1 + protowire.SizeBytes(m.Xsave.EncodedLen())
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *UserX86FPRegs) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.Cwd))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.Swd))
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, uint64(m.Twd))
-	b = append(b, 0x20)
-	b = protowire.AppendVarint(b, uint64(m.Fop))
-	b = append(b, 0x28)
-	b = protowire.AppendVarint(b, m.Rip)
-	b = append(b, 0x30)
-	b = protowire.AppendVarint(b, m.Rdp)
-	b = append(b, 0x38)
-	b = protowire.AppendVarint(b, uint64(m.Mxcsr))
-	b = append(b, 0x40)
-	b = protowire.AppendVarint(b, uint64(m.MxcsrMask))
+	b = varint(b, 0x8, uint64(m.Cwd))
+	b = varint(b, 0x10, uint64(m.Swd))
+	b = varint(b, 0x18, uint64(m.Twd))
+	b = varint(b, 0x20, uint64(m.Fop))
+	b = varint(b, 0x28, m.Rip)
+	b = varint(b, 0x30, m.Rdp)
+	b = varint(b, 0x38, uint64(m.Mxcsr))
+	b = varint(b, 0x40, uint64(m.MxcsrMask))
 	for i := range m.STSpace {
-		b = append(b, 0x48)
-		b = protowire.AppendVarint(b, uint64(m.STSpace[i]))
+		b = varint(b, 0x48, uint64(m.STSpace[i]))
 	}
 	for i := range m.XMMSpace {
-		b = append(b, 0x50)
-		b = protowire.AppendVarint(b, uint64(m.XMMSpace[i]))
+		b = varint(b, 0x50, uint64(m.XMMSpace[i]))
 	}
 	for i := range m.Padding {
-		b = append(b, 0x58)
-		b = protowire.AppendVarint(b, uint64(m.Padding[i]))
+		b = varint(b, 0x58, uint64(m.Padding[i]))
 	}
 	if m.Xsave != nil {
-		b = append(b, 0x6a)
-		b = protowire.AppendVarint(b, uint64(m.Xsave.EncodedLen()))
-		b = m.Xsave.Append(b)
+		b = begin(b, 0x6a)
+		at := len(b)
+		b = end(m.Xsave.Append(b), at)
 	}
 	return append(b, m.Unknown...)
 }
@@ -587,44 +435,18 @@ type UserDesc struct {
 // Schema returns "user_desc_t".
 func (*UserDesc) Schema() string { return "user_desc_t" }
 
-// EncodedLen returns the length of the encoding.
-func (m *UserDesc) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.EntryNumber))
-	n += 1 + protowire.SizeVarint(uint64(m.BaseAddr))
-	n += 1 + protowire.SizeVarint(uint64(m.Limit))
-	n += 1 + 1
-	n += 1 + 1
-	n += 1 + 1
-	n += 1 + 1
-	n += 1 + 1
-	n += 1 + 1
-	n += 1 + 1
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *UserDesc) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.EntryNumber))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.BaseAddr))
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, uint64(m.Limit))
-	b = append(b, 0x20)
-	b = protowire.AppendVarint(b, boolVarint(m.Seg32bit))
-	b = append(b, 0x28)
-	b = protowire.AppendVarint(b, boolVarint(m.ContentsH))
-	b = append(b, 0x30)
-	b = protowire.AppendVarint(b, boolVarint(m.ContentsL))
-	b = append(b, 0x38)
-	b = protowire.AppendVarint(b, boolVarint(m.ReadExecOnly))
-	b = append(b, 0x40)
-	b = protowire.AppendVarint(b, boolVarint(m.LimitInPages))
-	b = append(b, 0x48)
-	b = protowire.AppendVarint(b, boolVarint(m.SegNotPresent))
-	b = append(b, 0x50)
-	b = protowire.AppendVarint(b, boolVarint(m.Usable))
+	b = varint(b, 0x8, uint64(m.EntryNumber))
+	b = varint(b, 0x10, uint64(m.BaseAddr))
+	b = varint(b, 0x18, uint64(m.Limit))
+	b = varint(b, 0x20, boolVarint(m.Seg32bit))
+	b = varint(b, 0x28, boolVarint(m.ContentsH))
+	b = varint(b, 0x30, boolVarint(m.ContentsL))
+	b = varint(b, 0x38, boolVarint(m.ReadExecOnly))
+	b = varint(b, 0x40, boolVarint(m.LimitInPages))
+	b = varint(b, 0x48, boolVarint(m.SegNotPresent))
+	b = varint(b, 0x50, boolVarint(m.Usable))
 	return append(b, m.Unknown...)
 }
 
@@ -689,32 +511,23 @@ type ThreadInfoX86 struct {
 // Schema returns "thread_info_x86".
 func (*ThreadInfoX86) Schema() string { return "thread_info_x86" }
 
-// EncodedLen returns the length of the encoding.
-func (m *ThreadInfoX86) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(m.ClearTidAddr)
-	n += 1 + protowire.SizeBytes(m.GPRegs.EncodedLen())
-	n += 1 + protowire.SizeBytes(m.FPRegs.EncodedLen())
-	for i := range m.TLS {
-		n += 1 + protowire.SizeBytes(m.TLS[i].EncodedLen())
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *ThreadInfoX86) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, m.ClearTidAddr)
-	b = append(b, 0x12)
-	b = protowire.AppendVarint(b, uint64(m.GPRegs.EncodedLen()))
-	b = m.GPRegs.Append(b)
-	b = append(b, 0x1a)
-	b = protowire.AppendVarint(b, uint64(m.FPRegs.EncodedLen()))
-	b = m.FPRegs.Append(b)
+	b = varint(b, 0x8, m.ClearTidAddr)
+	{
+		b = begin(b, 0x12)
+		at := len(b)
+		b = end(m.GPRegs.Append(b), at)
+	}
+	{
+		b = begin(b, 0x1a)
+		at := len(b)
+		b = end(m.FPRegs.Append(b), at)
+	}
 	for i := range m.TLS {
-		b = append(b, 0x22)
-		b = protowire.AppendVarint(b, uint64(m.TLS[i].EncodedLen()))
-		b = m.TLS[i].Append(b)
+		b = begin(b, 0x22)
+		at := len(b)
+		b = end(m.TLS[i].Append(b), at)
 	}
 	return append(b, m.Unknown...)
 }
@@ -763,30 +576,14 @@ type UserAArch64Regs struct {
 // Schema returns "user_aarch64_regs_entry".
 func (*UserAArch64Regs) Schema() string { return "user_aarch64_regs_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *UserAArch64Regs) EncodedLen() int {
-	n := len(m.Unknown)
-	for i := range m.Regs {
-		n += 1 + protowire.SizeVarint(m.Regs[i])
-	}
-	n += 1 + protowire.SizeVarint(m.Sp)
-	n += 1 + protowire.SizeVarint(m.Pc)
-	n += 1 + protowire.SizeVarint(m.Pstate)
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *UserAArch64Regs) Append(b []byte) []byte {
 	for i := range m.Regs {
-		b = append(b, 0x08)
-		b = protowire.AppendVarint(b, m.Regs[i])
+		b = varint(b, 0x8, m.Regs[i])
 	}
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, m.Sp)
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, m.Pc)
-	b = append(b, 0x20)
-	b = protowire.AppendVarint(b, m.Pstate)
+	b = varint(b, 0x10, m.Sp)
+	b = varint(b, 0x18, m.Pc)
+	b = varint(b, 0x20, m.Pstate)
 	return append(b, m.Unknown...)
 }
 
@@ -831,27 +628,13 @@ type UserAArch64FPSIMD struct {
 // Schema returns "user_aarch64_fpsimd_context_entry".
 func (*UserAArch64FPSIMD) Schema() string { return "user_aarch64_fpsimd_context_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *UserAArch64FPSIMD) EncodedLen() int {
-	n := len(m.Unknown)
-	for i := range m.Vregs {
-		n += 1 + protowire.SizeVarint(m.Vregs[i])
-	}
-	n += 1 + protowire.SizeVarint(uint64(m.Fpsr))
-	n += 1 + protowire.SizeVarint(uint64(m.Fpcr))
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *UserAArch64FPSIMD) Append(b []byte) []byte {
 	for i := range m.Vregs {
-		b = append(b, 0x08)
-		b = protowire.AppendVarint(b, m.Vregs[i])
+		b = varint(b, 0x8, m.Vregs[i])
 	}
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.Fpsr))
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, uint64(m.Fpcr))
+	b = varint(b, 0x10, uint64(m.Fpsr))
+	b = varint(b, 0x18, uint64(m.Fpcr))
 	return append(b, m.Unknown...)
 }
 
@@ -899,41 +682,17 @@ type PACAddressKeys struct {
 // Schema returns "pac_address_keys".
 func (*PACAddressKeys) Schema() string { return "pac_address_keys" }
 
-// EncodedLen returns the length of the encoding.
-func (m *PACAddressKeys) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(m.ApiakeyLo)
-	n += 1 + protowire.SizeVarint(m.ApiakeyHi)
-	n += 1 + protowire.SizeVarint(m.ApibkeyLo)
-	n += 1 + protowire.SizeVarint(m.ApibkeyHi)
-	n += 1 + protowire.SizeVarint(m.ApdakeyLo)
-	n += 1 + protowire.SizeVarint(m.ApdakeyHi)
-	n += 1 + protowire.SizeVarint(m.ApdbkeyLo)
-	n += 1 + protowire.SizeVarint(m.ApdbkeyHi)
-	n += 1 + protowire.SizeVarint(m.PacEnabledKey)
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *PACAddressKeys) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, m.ApiakeyLo)
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, m.ApiakeyHi)
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, m.ApibkeyLo)
-	b = append(b, 0x20)
-	b = protowire.AppendVarint(b, m.ApibkeyHi)
-	b = append(b, 0x28)
-	b = protowire.AppendVarint(b, m.ApdakeyLo)
-	b = append(b, 0x30)
-	b = protowire.AppendVarint(b, m.ApdakeyHi)
-	b = append(b, 0x38)
-	b = protowire.AppendVarint(b, m.ApdbkeyLo)
-	b = append(b, 0x40)
-	b = protowire.AppendVarint(b, m.ApdbkeyHi)
-	b = append(b, 0x48)
-	b = protowire.AppendVarint(b, m.PacEnabledKey)
+	b = varint(b, 0x8, m.ApiakeyLo)
+	b = varint(b, 0x10, m.ApiakeyHi)
+	b = varint(b, 0x18, m.ApibkeyLo)
+	b = varint(b, 0x20, m.ApibkeyHi)
+	b = varint(b, 0x28, m.ApdakeyLo)
+	b = varint(b, 0x30, m.ApdakeyHi)
+	b = varint(b, 0x38, m.ApdbkeyLo)
+	b = varint(b, 0x40, m.ApdbkeyHi)
+	b = varint(b, 0x48, m.PacEnabledKey)
 	return append(b, m.Unknown...)
 }
 
@@ -993,20 +752,10 @@ type PACGenericKeys struct {
 // Schema returns "pac_generic_keys".
 func (*PACGenericKeys) Schema() string { return "pac_generic_keys" }
 
-// EncodedLen returns the length of the encoding.
-func (m *PACGenericKeys) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(m.ApgakeyLo)
-	n += 1 + protowire.SizeVarint(m.ApgakeyHi)
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *PACGenericKeys) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, m.ApgakeyLo)
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, m.ApgakeyHi)
+	b = varint(b, 0x8, m.ApgakeyLo)
+	b = varint(b, 0x10, m.ApgakeyHi)
 	return append(b, m.Unknown...)
 }
 
@@ -1045,29 +794,17 @@ type PACKeys struct {
 // Schema returns "pac_keys".
 func (*PACKeys) Schema() string { return "pac_keys" }
 
-// EncodedLen returns the length of the encoding.
-func (m *PACKeys) EncodedLen() int {
-	n := len(m.Unknown)
-	if m.PacAddressKeys != nil {
-		n += 1 + protowire.SizeBytes(m.PacAddressKeys.EncodedLen())
-	}
-	if m.PacGenericKeys != nil {
-		n += 1 + protowire.SizeBytes(m.PacGenericKeys.EncodedLen())
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *PACKeys) Append(b []byte) []byte {
 	if m.PacAddressKeys != nil {
-		b = append(b, 0x32)
-		b = protowire.AppendVarint(b, uint64(m.PacAddressKeys.EncodedLen()))
-		b = m.PacAddressKeys.Append(b)
+		b = begin(b, 0x32)
+		at := len(b)
+		b = end(m.PacAddressKeys.Append(b), at)
 	}
 	if m.PacGenericKeys != nil {
-		b = append(b, 0x3a)
-		b = protowire.AppendVarint(b, uint64(m.PacGenericKeys.EncodedLen()))
-		b = m.PacGenericKeys.Append(b)
+		b = begin(b, 0x3a)
+		at := len(b)
+		b = end(m.PacGenericKeys.Append(b), at)
 	}
 	return append(b, m.Unknown...)
 }
@@ -1111,35 +848,24 @@ type ThreadInfoAArch64 struct {
 // Schema returns "thread_info_aarch64".
 func (*ThreadInfoAArch64) Schema() string { return "thread_info_aarch64" }
 
-// EncodedLen returns the length of the encoding.
-func (m *ThreadInfoAArch64) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(m.ClearTidAddr)
-	n += 1 + protowire.SizeVarint(m.TLS)
-	n += 1 + protowire.SizeBytes(m.GPRegs.EncodedLen())
-	n += 1 + protowire.SizeBytes(m.FPSIMD.EncodedLen())
-	if m.PacKeys != nil {
-		n += 1 + protowire.SizeBytes(m.PacKeys.EncodedLen())
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *ThreadInfoAArch64) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, m.ClearTidAddr)
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, m.TLS)
-	b = append(b, 0x1a)
-	b = protowire.AppendVarint(b, uint64(m.GPRegs.EncodedLen()))
-	b = m.GPRegs.Append(b)
-	b = append(b, 0x22)
-	b = protowire.AppendVarint(b, uint64(m.FPSIMD.EncodedLen()))
-	b = m.FPSIMD.Append(b)
+	b = varint(b, 0x8, m.ClearTidAddr)
+	b = varint(b, 0x10, m.TLS)
+	{
+		b = begin(b, 0x1a)
+		at := len(b)
+		b = end(m.GPRegs.Append(b), at)
+	}
+	{
+		b = begin(b, 0x22)
+		at := len(b)
+		b = end(m.FPSIMD.Append(b), at)
+	}
 	if m.PacKeys != nil {
-		b = append(b, 0x2a)
-		b = protowire.AppendVarint(b, uint64(m.PacKeys.EncodedLen()))
-		b = m.PacKeys.Append(b)
+		b = begin(b, 0x2a)
+		at := len(b)
+		b = end(m.PacKeys.Append(b), at)
 	}
 	return append(b, m.Unknown...)
 }
@@ -1207,68 +933,26 @@ type UserARMRegs struct {
 // Schema returns "user_arm_regs_entry".
 func (*UserARMRegs) Schema() string { return "user_arm_regs_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *UserARMRegs) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.R0))
-	n += 1 + protowire.SizeVarint(uint64(m.R1))
-	n += 1 + protowire.SizeVarint(uint64(m.R2))
-	n += 1 + protowire.SizeVarint(uint64(m.R3))
-	n += 1 + protowire.SizeVarint(uint64(m.R4))
-	n += 1 + protowire.SizeVarint(uint64(m.R5))
-	n += 1 + protowire.SizeVarint(uint64(m.R6))
-	n += 1 + protowire.SizeVarint(uint64(m.R7))
-	n += 1 + protowire.SizeVarint(uint64(m.R8))
-	n += 1 + protowire.SizeVarint(uint64(m.R9))
-	n += 1 + protowire.SizeVarint(uint64(m.R10))
-	n += 1 + protowire.SizeVarint(uint64(m.Fp))
-	n += 1 + protowire.SizeVarint(uint64(m.IP))
-	n += 1 + protowire.SizeVarint(uint64(m.Sp))
-	n += 1 + protowire.SizeVarint(uint64(m.Lr))
-	n += 2 + protowire.SizeVarint(uint64(m.Pc))
-	n += 2 + protowire.SizeVarint(uint64(m.Cpsr))
-	n += 2 + protowire.SizeVarint(uint64(m.OrigR0))
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *UserARMRegs) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.R0))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.R1))
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, uint64(m.R2))
-	b = append(b, 0x20)
-	b = protowire.AppendVarint(b, uint64(m.R3))
-	b = append(b, 0x28)
-	b = protowire.AppendVarint(b, uint64(m.R4))
-	b = append(b, 0x30)
-	b = protowire.AppendVarint(b, uint64(m.R5))
-	b = append(b, 0x38)
-	b = protowire.AppendVarint(b, uint64(m.R6))
-	b = append(b, 0x40)
-	b = protowire.AppendVarint(b, uint64(m.R7))
-	b = append(b, 0x48)
-	b = protowire.AppendVarint(b, uint64(m.R8))
-	b = append(b, 0x50)
-	b = protowire.AppendVarint(b, uint64(m.R9))
-	b = append(b, 0x58)
-	b = protowire.AppendVarint(b, uint64(m.R10))
-	b = append(b, 0x60)
-	b = protowire.AppendVarint(b, uint64(m.Fp))
-	b = append(b, 0x68)
-	b = protowire.AppendVarint(b, uint64(m.IP))
-	b = append(b, 0x70)
-	b = protowire.AppendVarint(b, uint64(m.Sp))
-	b = append(b, 0x78)
-	b = protowire.AppendVarint(b, uint64(m.Lr))
-	b = append(b, 0x80, 0x01)
-	b = protowire.AppendVarint(b, uint64(m.Pc))
-	b = append(b, 0x88, 0x01)
-	b = protowire.AppendVarint(b, uint64(m.Cpsr))
-	b = append(b, 0x90, 0x01)
-	b = protowire.AppendVarint(b, uint64(m.OrigR0))
+	b = varint(b, 0x8, uint64(m.R0))
+	b = varint(b, 0x10, uint64(m.R1))
+	b = varint(b, 0x18, uint64(m.R2))
+	b = varint(b, 0x20, uint64(m.R3))
+	b = varint(b, 0x28, uint64(m.R4))
+	b = varint(b, 0x30, uint64(m.R5))
+	b = varint(b, 0x38, uint64(m.R6))
+	b = varint(b, 0x40, uint64(m.R7))
+	b = varint(b, 0x48, uint64(m.R8))
+	b = varint(b, 0x50, uint64(m.R9))
+	b = varint(b, 0x58, uint64(m.R10))
+	b = varint(b, 0x60, uint64(m.Fp))
+	b = varint(b, 0x68, uint64(m.IP))
+	b = varint(b, 0x70, uint64(m.Sp))
+	b = varint(b, 0x78, uint64(m.Lr))
+	b = varint(b, 0x80, uint64(m.Pc))
+	b = varint(b, 0x88, uint64(m.Cpsr))
+	b = varint(b, 0x90, uint64(m.OrigR0))
 	return append(b, m.Unknown...)
 }
 
@@ -1358,33 +1042,15 @@ type UserARMVFPState struct {
 // Schema returns "user_arm_vfpstate_entry".
 func (*UserARMVFPState) Schema() string { return "user_arm_vfpstate_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *UserARMVFPState) EncodedLen() int {
-	n := len(m.Unknown)
-	for i := range m.VfpRegs {
-		n += 1 + protowire.SizeVarint(m.VfpRegs[i])
-	}
-	n += 1 + protowire.SizeVarint(uint64(m.Fpscr))
-	n += 1 + protowire.SizeVarint(uint64(m.Fpexc))
-	n += 1 + protowire.SizeVarint(uint64(m.Fpinst))
-	n += 1 + protowire.SizeVarint(uint64(m.Fpinst2))
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *UserARMVFPState) Append(b []byte) []byte {
 	for i := range m.VfpRegs {
-		b = append(b, 0x08)
-		b = protowire.AppendVarint(b, m.VfpRegs[i])
+		b = varint(b, 0x8, m.VfpRegs[i])
 	}
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.Fpscr))
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, uint64(m.Fpexc))
-	b = append(b, 0x20)
-	b = protowire.AppendVarint(b, uint64(m.Fpinst))
-	b = append(b, 0x28)
-	b = protowire.AppendVarint(b, uint64(m.Fpinst2))
+	b = varint(b, 0x10, uint64(m.Fpscr))
+	b = varint(b, 0x18, uint64(m.Fpexc))
+	b = varint(b, 0x20, uint64(m.Fpinst))
+	b = varint(b, 0x28, uint64(m.Fpinst2))
 	return append(b, m.Unknown...)
 }
 
@@ -1433,28 +1099,20 @@ type ThreadInfoARM struct {
 // Schema returns "thread_info_arm".
 func (*ThreadInfoARM) Schema() string { return "thread_info_arm" }
 
-// EncodedLen returns the length of the encoding.
-func (m *ThreadInfoARM) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(m.ClearTidAddr)
-	n += 1 + protowire.SizeVarint(uint64(m.TLS))
-	n += 1 + protowire.SizeBytes(m.GPRegs.EncodedLen())
-	n += 1 + protowire.SizeBytes(m.Fpstate.EncodedLen())
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *ThreadInfoARM) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, m.ClearTidAddr)
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.TLS))
-	b = append(b, 0x1a)
-	b = protowire.AppendVarint(b, uint64(m.GPRegs.EncodedLen()))
-	b = m.GPRegs.Append(b)
-	b = append(b, 0x22)
-	b = protowire.AppendVarint(b, uint64(m.Fpstate.EncodedLen()))
-	b = m.Fpstate.Append(b)
+	b = varint(b, 0x8, m.ClearTidAddr)
+	b = varint(b, 0x10, uint64(m.TLS))
+	{
+		b = begin(b, 0x1a)
+		at := len(b)
+		b = end(m.GPRegs.Append(b), at)
+	}
+	{
+		b = begin(b, 0x22)
+		at := len(b)
+		b = end(m.Fpstate.Append(b), at)
+	}
 	return append(b, m.Unknown...)
 }
 
@@ -1501,24 +1159,12 @@ type UserLoongArch64GPRegs struct {
 // Schema returns "user_loongarch64_gpregs_entry".
 func (*UserLoongArch64GPRegs) Schema() string { return "user_loongarch64_gpregs_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *UserLoongArch64GPRegs) EncodedLen() int {
-	n := len(m.Unknown)
-	for i := range m.Regs {
-		n += 1 + protowire.SizeVarint(m.Regs[i])
-	}
-	n += 1 + protowire.SizeVarint(m.Pc)
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *UserLoongArch64GPRegs) Append(b []byte) []byte {
 	for i := range m.Regs {
-		b = append(b, 0x08)
-		b = protowire.AppendVarint(b, m.Regs[i])
+		b = varint(b, 0x8, m.Regs[i])
 	}
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, m.Pc)
+	b = varint(b, 0x10, m.Pc)
 	return append(b, m.Unknown...)
 }
 
@@ -1557,27 +1203,13 @@ type UserLoongArch64FPRegs struct {
 // Schema returns "user_loongarch64_fpregs_entry".
 func (*UserLoongArch64FPRegs) Schema() string { return "user_loongarch64_fpregs_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *UserLoongArch64FPRegs) EncodedLen() int {
-	n := len(m.Unknown)
-	for i := range m.Regs {
-		n += 1 + protowire.SizeVarint(m.Regs[i])
-	}
-	n += 1 + protowire.SizeVarint(m.Fcc)
-	n += 1 + protowire.SizeVarint(uint64(m.Fcsr))
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *UserLoongArch64FPRegs) Append(b []byte) []byte {
 	for i := range m.Regs {
-		b = append(b, 0x08)
-		b = protowire.AppendVarint(b, m.Regs[i])
+		b = varint(b, 0x8, m.Regs[i])
 	}
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, m.Fcc)
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, uint64(m.Fcsr))
+	b = varint(b, 0x10, m.Fcc)
+	b = varint(b, 0x18, uint64(m.Fcsr))
 	return append(b, m.Unknown...)
 }
 
@@ -1620,28 +1252,20 @@ type ThreadInfoLoongArch64 struct {
 // Schema returns "thread_info_loongarch64".
 func (*ThreadInfoLoongArch64) Schema() string { return "thread_info_loongarch64" }
 
-// EncodedLen returns the length of the encoding.
-func (m *ThreadInfoLoongArch64) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(m.ClearTidAddr)
-	n += 1 + protowire.SizeVarint(m.TLS)
-	n += 1 + protowire.SizeBytes(m.GPRegs.EncodedLen())
-	n += 1 + protowire.SizeBytes(m.FPRegs.EncodedLen())
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *ThreadInfoLoongArch64) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, m.ClearTidAddr)
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, m.TLS)
-	b = append(b, 0x1a)
-	b = protowire.AppendVarint(b, uint64(m.GPRegs.EncodedLen()))
-	b = m.GPRegs.Append(b)
-	b = append(b, 0x22)
-	b = protowire.AppendVarint(b, uint64(m.FPRegs.EncodedLen()))
-	b = m.FPRegs.Append(b)
+	b = varint(b, 0x8, m.ClearTidAddr)
+	b = varint(b, 0x10, m.TLS)
+	{
+		b = begin(b, 0x1a)
+		at := len(b)
+		b = end(m.GPRegs.Append(b), at)
+	}
+	{
+		b = begin(b, 0x22)
+		at := len(b)
+		b = end(m.FPRegs.Append(b), at)
+	}
 	return append(b, m.Unknown...)
 }
 
@@ -1724,128 +1348,46 @@ type UserMIPSRegs struct {
 // Schema returns "user_mips_regs_entry".
 func (*UserMIPSRegs) Schema() string { return "user_mips_regs_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *UserMIPSRegs) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(m.R0)
-	n += 1 + protowire.SizeVarint(m.R1)
-	n += 1 + protowire.SizeVarint(m.R2)
-	n += 1 + protowire.SizeVarint(m.R3)
-	n += 1 + protowire.SizeVarint(m.R4)
-	n += 1 + protowire.SizeVarint(m.R5)
-	n += 1 + protowire.SizeVarint(m.R6)
-	n += 1 + protowire.SizeVarint(m.R7)
-	n += 1 + protowire.SizeVarint(m.R8)
-	n += 1 + protowire.SizeVarint(m.R9)
-	n += 1 + protowire.SizeVarint(m.R10)
-	n += 1 + protowire.SizeVarint(m.R11)
-	n += 1 + protowire.SizeVarint(m.R12)
-	n += 1 + protowire.SizeVarint(m.R13)
-	n += 1 + protowire.SizeVarint(m.R14)
-	n += 2 + protowire.SizeVarint(m.R15)
-	n += 2 + protowire.SizeVarint(m.R16)
-	n += 2 + protowire.SizeVarint(m.R17)
-	n += 2 + protowire.SizeVarint(m.R18)
-	n += 2 + protowire.SizeVarint(m.R19)
-	n += 2 + protowire.SizeVarint(m.R20)
-	n += 2 + protowire.SizeVarint(m.R21)
-	n += 2 + protowire.SizeVarint(m.R22)
-	n += 2 + protowire.SizeVarint(m.R23)
-	n += 2 + protowire.SizeVarint(m.R24)
-	n += 2 + protowire.SizeVarint(m.R25)
-	n += 2 + protowire.SizeVarint(m.R26)
-	n += 2 + protowire.SizeVarint(m.R27)
-	n += 2 + protowire.SizeVarint(m.R28)
-	n += 2 + protowire.SizeVarint(m.R29)
-	n += 2 + protowire.SizeVarint(m.R30)
-	n += 2 + protowire.SizeVarint(m.R31)
-	n += 2 + protowire.SizeVarint(m.Lo)
-	n += 2 + protowire.SizeVarint(m.Hi)
-	n += 2 + protowire.SizeVarint(m.Cp0Epc)
-	n += 2 + protowire.SizeVarint(m.Cp0Badvaddr)
-	n += 2 + protowire.SizeVarint(m.Cp0Status)
-	n += 2 + protowire.SizeVarint(m.Cp0Cause)
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *UserMIPSRegs) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, m.R0)
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, m.R1)
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, m.R2)
-	b = append(b, 0x20)
-	b = protowire.AppendVarint(b, m.R3)
-	b = append(b, 0x28)
-	b = protowire.AppendVarint(b, m.R4)
-	b = append(b, 0x30)
-	b = protowire.AppendVarint(b, m.R5)
-	b = append(b, 0x38)
-	b = protowire.AppendVarint(b, m.R6)
-	b = append(b, 0x40)
-	b = protowire.AppendVarint(b, m.R7)
-	b = append(b, 0x48)
-	b = protowire.AppendVarint(b, m.R8)
-	b = append(b, 0x50)
-	b = protowire.AppendVarint(b, m.R9)
-	b = append(b, 0x58)
-	b = protowire.AppendVarint(b, m.R10)
-	b = append(b, 0x60)
-	b = protowire.AppendVarint(b, m.R11)
-	b = append(b, 0x68)
-	b = protowire.AppendVarint(b, m.R12)
-	b = append(b, 0x70)
-	b = protowire.AppendVarint(b, m.R13)
-	b = append(b, 0x78)
-	b = protowire.AppendVarint(b, m.R14)
-	b = append(b, 0x80, 0x01)
-	b = protowire.AppendVarint(b, m.R15)
-	b = append(b, 0x88, 0x01)
-	b = protowire.AppendVarint(b, m.R16)
-	b = append(b, 0x90, 0x01)
-	b = protowire.AppendVarint(b, m.R17)
-	b = append(b, 0x98, 0x01)
-	b = protowire.AppendVarint(b, m.R18)
-	b = append(b, 0xa0, 0x01)
-	b = protowire.AppendVarint(b, m.R19)
-	b = append(b, 0xa8, 0x01)
-	b = protowire.AppendVarint(b, m.R20)
-	b = append(b, 0xb0, 0x01)
-	b = protowire.AppendVarint(b, m.R21)
-	b = append(b, 0xb8, 0x01)
-	b = protowire.AppendVarint(b, m.R22)
-	b = append(b, 0xc0, 0x01)
-	b = protowire.AppendVarint(b, m.R23)
-	b = append(b, 0xc8, 0x01)
-	b = protowire.AppendVarint(b, m.R24)
-	b = append(b, 0xd0, 0x01)
-	b = protowire.AppendVarint(b, m.R25)
-	b = append(b, 0xd8, 0x01)
-	b = protowire.AppendVarint(b, m.R26)
-	b = append(b, 0xe0, 0x01)
-	b = protowire.AppendVarint(b, m.R27)
-	b = append(b, 0xe8, 0x01)
-	b = protowire.AppendVarint(b, m.R28)
-	b = append(b, 0xf0, 0x01)
-	b = protowire.AppendVarint(b, m.R29)
-	b = append(b, 0xf8, 0x01)
-	b = protowire.AppendVarint(b, m.R30)
-	b = append(b, 0x80, 0x02)
-	b = protowire.AppendVarint(b, m.R31)
-	b = append(b, 0x88, 0x02)
-	b = protowire.AppendVarint(b, m.Lo)
-	b = append(b, 0x90, 0x02)
-	b = protowire.AppendVarint(b, m.Hi)
-	b = append(b, 0x98, 0x02)
-	b = protowire.AppendVarint(b, m.Cp0Epc)
-	b = append(b, 0xa0, 0x02)
-	b = protowire.AppendVarint(b, m.Cp0Badvaddr)
-	b = append(b, 0xa8, 0x02)
-	b = protowire.AppendVarint(b, m.Cp0Status)
-	b = append(b, 0xb0, 0x02)
-	b = protowire.AppendVarint(b, m.Cp0Cause)
+	b = varint(b, 0x8, m.R0)
+	b = varint(b, 0x10, m.R1)
+	b = varint(b, 0x18, m.R2)
+	b = varint(b, 0x20, m.R3)
+	b = varint(b, 0x28, m.R4)
+	b = varint(b, 0x30, m.R5)
+	b = varint(b, 0x38, m.R6)
+	b = varint(b, 0x40, m.R7)
+	b = varint(b, 0x48, m.R8)
+	b = varint(b, 0x50, m.R9)
+	b = varint(b, 0x58, m.R10)
+	b = varint(b, 0x60, m.R11)
+	b = varint(b, 0x68, m.R12)
+	b = varint(b, 0x70, m.R13)
+	b = varint(b, 0x78, m.R14)
+	b = varint(b, 0x80, m.R15)
+	b = varint(b, 0x88, m.R16)
+	b = varint(b, 0x90, m.R17)
+	b = varint(b, 0x98, m.R18)
+	b = varint(b, 0xa0, m.R19)
+	b = varint(b, 0xa8, m.R20)
+	b = varint(b, 0xb0, m.R21)
+	b = varint(b, 0xb8, m.R22)
+	b = varint(b, 0xc0, m.R23)
+	b = varint(b, 0xc8, m.R24)
+	b = varint(b, 0xd0, m.R25)
+	b = varint(b, 0xd8, m.R26)
+	b = varint(b, 0xe0, m.R27)
+	b = varint(b, 0xe8, m.R28)
+	b = varint(b, 0xf0, m.R29)
+	b = varint(b, 0xf8, m.R30)
+	b = varint(b, 0x100, m.R31)
+	b = varint(b, 0x108, m.Lo)
+	b = varint(b, 0x110, m.Hi)
+	b = varint(b, 0x118, m.Cp0Epc)
+	b = varint(b, 0x120, m.Cp0Badvaddr)
+	b = varint(b, 0x128, m.Cp0Status)
+	b = varint(b, 0x130, m.Cp0Cause)
 	return append(b, m.Unknown...)
 }
 
@@ -2026,122 +1568,44 @@ type UserMIPSFPRegs struct {
 // Schema returns "user_mips_fpregs_entry".
 func (*UserMIPSFPRegs) Schema() string { return "user_mips_fpregs_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *UserMIPSFPRegs) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(m.R0)
-	n += 1 + protowire.SizeVarint(m.R1)
-	n += 1 + protowire.SizeVarint(m.R2)
-	n += 1 + protowire.SizeVarint(m.R3)
-	n += 1 + protowire.SizeVarint(m.R4)
-	n += 1 + protowire.SizeVarint(m.R5)
-	n += 1 + protowire.SizeVarint(m.R6)
-	n += 1 + protowire.SizeVarint(m.R7)
-	n += 1 + protowire.SizeVarint(m.R8)
-	n += 1 + protowire.SizeVarint(m.R9)
-	n += 1 + protowire.SizeVarint(m.R10)
-	n += 1 + protowire.SizeVarint(m.R11)
-	n += 1 + protowire.SizeVarint(m.R12)
-	n += 1 + protowire.SizeVarint(m.R13)
-	n += 1 + protowire.SizeVarint(m.R14)
-	n += 2 + protowire.SizeVarint(m.R15)
-	n += 2 + protowire.SizeVarint(m.R16)
-	n += 2 + protowire.SizeVarint(m.R17)
-	n += 2 + protowire.SizeVarint(m.R18)
-	n += 2 + protowire.SizeVarint(m.R19)
-	n += 2 + protowire.SizeVarint(m.R20)
-	n += 2 + protowire.SizeVarint(m.R21)
-	n += 2 + protowire.SizeVarint(m.R22)
-	n += 2 + protowire.SizeVarint(m.R23)
-	n += 2 + protowire.SizeVarint(m.R24)
-	n += 2 + protowire.SizeVarint(m.R25)
-	n += 2 + protowire.SizeVarint(m.R26)
-	n += 2 + protowire.SizeVarint(m.R27)
-	n += 2 + protowire.SizeVarint(m.R28)
-	n += 2 + protowire.SizeVarint(m.R29)
-	n += 2 + protowire.SizeVarint(m.R30)
-	n += 2 + protowire.SizeVarint(m.R31)
-	n += 2 + protowire.SizeVarint(m.Lo)
-	n += 2 + protowire.SizeVarint(m.Hi)
-	n += 2 + protowire.SizeVarint(uint64(m.FpuFcr31))
-	n += 2 + protowire.SizeVarint(uint64(m.FpuID))
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *UserMIPSFPRegs) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, m.R0)
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, m.R1)
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, m.R2)
-	b = append(b, 0x20)
-	b = protowire.AppendVarint(b, m.R3)
-	b = append(b, 0x28)
-	b = protowire.AppendVarint(b, m.R4)
-	b = append(b, 0x30)
-	b = protowire.AppendVarint(b, m.R5)
-	b = append(b, 0x38)
-	b = protowire.AppendVarint(b, m.R6)
-	b = append(b, 0x40)
-	b = protowire.AppendVarint(b, m.R7)
-	b = append(b, 0x48)
-	b = protowire.AppendVarint(b, m.R8)
-	b = append(b, 0x50)
-	b = protowire.AppendVarint(b, m.R9)
-	b = append(b, 0x58)
-	b = protowire.AppendVarint(b, m.R10)
-	b = append(b, 0x60)
-	b = protowire.AppendVarint(b, m.R11)
-	b = append(b, 0x68)
-	b = protowire.AppendVarint(b, m.R12)
-	b = append(b, 0x70)
-	b = protowire.AppendVarint(b, m.R13)
-	b = append(b, 0x78)
-	b = protowire.AppendVarint(b, m.R14)
-	b = append(b, 0x80, 0x01)
-	b = protowire.AppendVarint(b, m.R15)
-	b = append(b, 0x88, 0x01)
-	b = protowire.AppendVarint(b, m.R16)
-	b = append(b, 0x90, 0x01)
-	b = protowire.AppendVarint(b, m.R17)
-	b = append(b, 0x98, 0x01)
-	b = protowire.AppendVarint(b, m.R18)
-	b = append(b, 0xa0, 0x01)
-	b = protowire.AppendVarint(b, m.R19)
-	b = append(b, 0xa8, 0x01)
-	b = protowire.AppendVarint(b, m.R20)
-	b = append(b, 0xb0, 0x01)
-	b = protowire.AppendVarint(b, m.R21)
-	b = append(b, 0xb8, 0x01)
-	b = protowire.AppendVarint(b, m.R22)
-	b = append(b, 0xc0, 0x01)
-	b = protowire.AppendVarint(b, m.R23)
-	b = append(b, 0xc8, 0x01)
-	b = protowire.AppendVarint(b, m.R24)
-	b = append(b, 0xd0, 0x01)
-	b = protowire.AppendVarint(b, m.R25)
-	b = append(b, 0xd8, 0x01)
-	b = protowire.AppendVarint(b, m.R26)
-	b = append(b, 0xe0, 0x01)
-	b = protowire.AppendVarint(b, m.R27)
-	b = append(b, 0xe8, 0x01)
-	b = protowire.AppendVarint(b, m.R28)
-	b = append(b, 0xf0, 0x01)
-	b = protowire.AppendVarint(b, m.R29)
-	b = append(b, 0xf8, 0x01)
-	b = protowire.AppendVarint(b, m.R30)
-	b = append(b, 0x80, 0x02)
-	b = protowire.AppendVarint(b, m.R31)
-	b = append(b, 0x88, 0x02)
-	b = protowire.AppendVarint(b, m.Lo)
-	b = append(b, 0x90, 0x02)
-	b = protowire.AppendVarint(b, m.Hi)
-	b = append(b, 0x98, 0x02)
-	b = protowire.AppendVarint(b, uint64(m.FpuFcr31))
-	b = append(b, 0xa0, 0x02)
-	b = protowire.AppendVarint(b, uint64(m.FpuID))
+	b = varint(b, 0x8, m.R0)
+	b = varint(b, 0x10, m.R1)
+	b = varint(b, 0x18, m.R2)
+	b = varint(b, 0x20, m.R3)
+	b = varint(b, 0x28, m.R4)
+	b = varint(b, 0x30, m.R5)
+	b = varint(b, 0x38, m.R6)
+	b = varint(b, 0x40, m.R7)
+	b = varint(b, 0x48, m.R8)
+	b = varint(b, 0x50, m.R9)
+	b = varint(b, 0x58, m.R10)
+	b = varint(b, 0x60, m.R11)
+	b = varint(b, 0x68, m.R12)
+	b = varint(b, 0x70, m.R13)
+	b = varint(b, 0x78, m.R14)
+	b = varint(b, 0x80, m.R15)
+	b = varint(b, 0x88, m.R16)
+	b = varint(b, 0x90, m.R17)
+	b = varint(b, 0x98, m.R18)
+	b = varint(b, 0xa0, m.R19)
+	b = varint(b, 0xa8, m.R20)
+	b = varint(b, 0xb0, m.R21)
+	b = varint(b, 0xb8, m.R22)
+	b = varint(b, 0xc0, m.R23)
+	b = varint(b, 0xc8, m.R24)
+	b = varint(b, 0xd0, m.R25)
+	b = varint(b, 0xd8, m.R26)
+	b = varint(b, 0xe0, m.R27)
+	b = varint(b, 0xe8, m.R28)
+	b = varint(b, 0xf0, m.R29)
+	b = varint(b, 0xf8, m.R30)
+	b = varint(b, 0x100, m.R31)
+	b = varint(b, 0x108, m.Lo)
+	b = varint(b, 0x110, m.Hi)
+	b = varint(b, 0x118, uint64(m.FpuFcr31))
+	b = varint(b, 0x120, uint64(m.FpuID))
 	return append(b, m.Unknown...)
 }
 
@@ -2284,28 +1748,20 @@ type ThreadInfoMIPS struct {
 // Schema returns "thread_info_mips".
 func (*ThreadInfoMIPS) Schema() string { return "thread_info_mips" }
 
-// EncodedLen returns the length of the encoding.
-func (m *ThreadInfoMIPS) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(m.ClearTidAddr)
-	n += 1 + protowire.SizeVarint(m.TLS)
-	n += 1 + protowire.SizeBytes(m.GPRegs.EncodedLen())
-	n += 1 + protowire.SizeBytes(m.FPRegs.EncodedLen())
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *ThreadInfoMIPS) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, m.ClearTidAddr)
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, m.TLS)
-	b = append(b, 0x1a)
-	b = protowire.AppendVarint(b, uint64(m.GPRegs.EncodedLen()))
-	b = m.GPRegs.Append(b)
-	b = append(b, 0x22)
-	b = protowire.AppendVarint(b, uint64(m.FPRegs.EncodedLen()))
-	b = m.FPRegs.Append(b)
+	b = varint(b, 0x8, m.ClearTidAddr)
+	b = varint(b, 0x10, m.TLS)
+	{
+		b = begin(b, 0x1a)
+		at := len(b)
+		b = end(m.GPRegs.Append(b), at)
+	}
+	{
+		b = begin(b, 0x22)
+		at := len(b)
+		b = end(m.FPRegs.Append(b), at)
+	}
 	return append(b, m.Unknown...)
 }
 
@@ -2362,65 +1818,27 @@ type UserPPC64Regs struct {
 // Schema returns "user_ppc64_regs_entry".
 func (*UserPPC64Regs) Schema() string { return "user_ppc64_regs_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *UserPPC64Regs) EncodedLen() int {
-	n := len(m.Unknown)
-	for i := range m.Gpr {
-		n += 1 + protowire.SizeVarint(m.Gpr[i])
-	}
-	n += 1 + protowire.SizeVarint(m.Nip)
-	n += 1 + protowire.SizeVarint(m.Msr)
-	n += 1 + protowire.SizeVarint(m.OrigGpr3)
-	n += 1 + protowire.SizeVarint(m.Ctr)
-	n += 1 + protowire.SizeVarint(m.Link)
-	n += 1 + protowire.SizeVarint(m.Xer)
-	n += 1 + protowire.SizeVarint(m.Ccr)
-	n += 1 + protowire.SizeVarint(m.Trap)
-	if m.Texasr != nil {
-		n += 1 + protowire.SizeVarint(*m.Texasr)
-	}
-	if m.Tfhar != nil {
-		n += 1 + protowire.SizeVarint(*m.Tfhar)
-	}
-	if m.Tfiar != nil {
-		n += 1 + protowire.SizeVarint(*m.Tfiar)
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *UserPPC64Regs) Append(b []byte) []byte {
 	for i := range m.Gpr {
-		b = append(b, 0x08)
-		b = protowire.AppendVarint(b, m.Gpr[i])
+		b = varint(b, 0x8, m.Gpr[i])
 	}
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, m.Nip)
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, m.Msr)
-	b = append(b, 0x20)
-	b = protowire.AppendVarint(b, m.OrigGpr3)
-	b = append(b, 0x28)
-	b = protowire.AppendVarint(b, m.Ctr)
-	b = append(b, 0x30)
-	b = protowire.AppendVarint(b, m.Link)
-	b = append(b, 0x38)
-	b = protowire.AppendVarint(b, m.Xer)
-	b = append(b, 0x40)
-	b = protowire.AppendVarint(b, m.Ccr)
-	b = append(b, 0x48)
-	b = protowire.AppendVarint(b, m.Trap)
+	b = varint(b, 0x10, m.Nip)
+	b = varint(b, 0x18, m.Msr)
+	b = varint(b, 0x20, m.OrigGpr3)
+	b = varint(b, 0x28, m.Ctr)
+	b = varint(b, 0x30, m.Link)
+	b = varint(b, 0x38, m.Xer)
+	b = varint(b, 0x40, m.Ccr)
+	b = varint(b, 0x48, m.Trap)
 	if m.Texasr != nil {
-		b = append(b, 0x50)
-		b = protowire.AppendVarint(b, *m.Texasr)
+		b = varint(b, 0x50, *m.Texasr)
 	}
 	if m.Tfhar != nil {
-		b = append(b, 0x58)
-		b = protowire.AppendVarint(b, *m.Tfhar)
+		b = varint(b, 0x58, *m.Tfhar)
 	}
 	if m.Tfiar != nil {
-		b = append(b, 0x60)
-		b = protowire.AppendVarint(b, *m.Tfiar)
+		b = varint(b, 0x60, *m.Tfiar)
 	}
 	return append(b, m.Unknown...)
 }
@@ -2461,11 +1879,11 @@ func (m *UserPPC64Regs) decode(b []byte, _ int) error {
 			m.Trap = c.uint64("trap")
 			seen |= 0x80
 		case 10:
-			m.Texasr = new(c.uint64("texasr"))
+			set(&m.Texasr, c.uint64("texasr"))
 		case 11:
-			m.Tfhar = new(c.uint64("tfhar"))
+			set(&m.Tfhar, c.uint64("tfhar"))
 		case 12:
-			m.Tfiar = new(c.uint64("tfiar"))
+			set(&m.Tfiar, c.uint64("tfiar"))
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -2509,20 +1927,10 @@ type UserPPC64FPState struct {
 // Schema returns "user_ppc64_fpstate_entry".
 func (*UserPPC64FPState) Schema() string { return "user_ppc64_fpstate_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *UserPPC64FPState) EncodedLen() int {
-	n := len(m.Unknown)
-	for i := range m.FPRegs {
-		n += 1 + protowire.SizeVarint(m.FPRegs[i])
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *UserPPC64FPState) Append(b []byte) []byte {
 	for i := range m.FPRegs {
-		b = append(b, 0x08)
-		b = protowire.AppendVarint(b, m.FPRegs[i])
+		b = varint(b, 0x8, m.FPRegs[i])
 	}
 	return append(b, m.Unknown...)
 }
@@ -2557,24 +1965,12 @@ type UserPPC64VRState struct {
 // Schema returns "user_ppc64_vrstate_entry".
 func (*UserPPC64VRState) Schema() string { return "user_ppc64_vrstate_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *UserPPC64VRState) EncodedLen() int {
-	n := len(m.Unknown)
-	for i := range m.Vrregs {
-		n += 1 + protowire.SizeVarint(m.Vrregs[i])
-	}
-	n += 1 + protowire.SizeVarint(uint64(m.Vrsave))
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *UserPPC64VRState) Append(b []byte) []byte {
 	for i := range m.Vrregs {
-		b = append(b, 0x08)
-		b = protowire.AppendVarint(b, m.Vrregs[i])
+		b = varint(b, 0x8, m.Vrregs[i])
 	}
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.Vrsave))
+	b = varint(b, 0x10, uint64(m.Vrsave))
 	return append(b, m.Unknown...)
 }
 
@@ -2611,20 +2007,10 @@ type UserPPC64VSXState struct {
 // Schema returns "user_ppc64_vsxstate_entry".
 func (*UserPPC64VSXState) Schema() string { return "user_ppc64_vsxstate_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *UserPPC64VSXState) EncodedLen() int {
-	n := len(m.Unknown)
-	for i := range m.Vsxregs {
-		n += 1 + protowire.SizeVarint(m.Vsxregs[i])
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *UserPPC64VSXState) Append(b []byte) []byte {
 	for i := range m.Vsxregs {
-		b = append(b, 0x08)
-		b = protowire.AppendVarint(b, m.Vsxregs[i])
+		b = varint(b, 0x8, m.Vsxregs[i])
 	}
 	return append(b, m.Unknown...)
 }
@@ -2661,41 +2047,27 @@ type UserPPC64TMRegs struct {
 // Schema returns "user_ppc64_tm_regs_entry".
 func (*UserPPC64TMRegs) Schema() string { return "user_ppc64_tm_regs_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *UserPPC64TMRegs) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeBytes(m.GPRegs.EncodedLen())
-	if m.Fpstate != nil {
-		n += 1 + protowire.SizeBytes(m.Fpstate.EncodedLen())
-	}
-	if m.Vrstate != nil {
-		n += 1 + protowire.SizeBytes(m.Vrstate.EncodedLen())
-	}
-	if m.Vsxstate != nil {
-		n += 1 + protowire.SizeBytes(m.Vsxstate.EncodedLen())
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *UserPPC64TMRegs) Append(b []byte) []byte {
-	b = append(b, 0x0a)
-	b = protowire.AppendVarint(b, uint64(m.GPRegs.EncodedLen()))
-	b = m.GPRegs.Append(b)
+	{
+		b = begin(b, 0xa)
+		at := len(b)
+		b = end(m.GPRegs.Append(b), at)
+	}
 	if m.Fpstate != nil {
-		b = append(b, 0x12)
-		b = protowire.AppendVarint(b, uint64(m.Fpstate.EncodedLen()))
-		b = m.Fpstate.Append(b)
+		b = begin(b, 0x12)
+		at := len(b)
+		b = end(m.Fpstate.Append(b), at)
 	}
 	if m.Vrstate != nil {
-		b = append(b, 0x1a)
-		b = protowire.AppendVarint(b, uint64(m.Vrstate.EncodedLen()))
-		b = m.Vrstate.Append(b)
+		b = begin(b, 0x1a)
+		at := len(b)
+		b = end(m.Vrstate.Append(b), at)
 	}
 	if m.Vsxstate != nil {
-		b = append(b, 0x22)
-		b = protowire.AppendVarint(b, uint64(m.Vsxstate.EncodedLen()))
-		b = m.Vsxstate.Append(b)
+		b = begin(b, 0x22)
+		at := len(b)
+		b = end(m.Vsxstate.Append(b), at)
 	}
 	return append(b, m.Unknown...)
 }
@@ -2749,52 +2121,33 @@ type ThreadInfoPPC64 struct {
 // Schema returns "thread_info_ppc64".
 func (*ThreadInfoPPC64) Schema() string { return "thread_info_ppc64" }
 
-// EncodedLen returns the length of the encoding.
-func (m *ThreadInfoPPC64) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(m.ClearTidAddr)
-	n += 1 + protowire.SizeBytes(m.GPRegs.EncodedLen())
-	if m.Fpstate != nil {
-		n += 1 + protowire.SizeBytes(m.Fpstate.EncodedLen())
-	}
-	if m.Vrstate != nil {
-		n += 1 + protowire.SizeBytes(m.Vrstate.EncodedLen())
-	}
-	if m.Vsxstate != nil {
-		n += 1 + protowire.SizeBytes(m.Vsxstate.EncodedLen())
-	}
-	if m.Tmstate != nil {
-		n += 1 + protowire.SizeBytes(m.Tmstate.EncodedLen())
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *ThreadInfoPPC64) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, m.ClearTidAddr)
-	b = append(b, 0x12)
-	b = protowire.AppendVarint(b, uint64(m.GPRegs.EncodedLen()))
-	b = m.GPRegs.Append(b)
+	b = varint(b, 0x8, m.ClearTidAddr)
+	{
+		b = begin(b, 0x12)
+		at := len(b)
+		b = end(m.GPRegs.Append(b), at)
+	}
 	if m.Fpstate != nil {
-		b = append(b, 0x1a)
-		b = protowire.AppendVarint(b, uint64(m.Fpstate.EncodedLen()))
-		b = m.Fpstate.Append(b)
+		b = begin(b, 0x1a)
+		at := len(b)
+		b = end(m.Fpstate.Append(b), at)
 	}
 	if m.Vrstate != nil {
-		b = append(b, 0x22)
-		b = protowire.AppendVarint(b, uint64(m.Vrstate.EncodedLen()))
-		b = m.Vrstate.Append(b)
+		b = begin(b, 0x22)
+		at := len(b)
+		b = end(m.Vrstate.Append(b), at)
 	}
 	if m.Vsxstate != nil {
-		b = append(b, 0x2a)
-		b = protowire.AppendVarint(b, uint64(m.Vsxstate.EncodedLen()))
-		b = m.Vsxstate.Append(b)
+		b = begin(b, 0x2a)
+		at := len(b)
+		b = end(m.Vsxstate.Append(b), at)
 	}
 	if m.Tmstate != nil {
-		b = append(b, 0x32)
-		b = protowire.AppendVarint(b, uint64(m.Tmstate.EncodedLen()))
-		b = m.Tmstate.Append(b)
+		b = begin(b, 0x32)
+		at := len(b)
+		b = end(m.Tmstate.Append(b), at)
 	}
 	return append(b, m.Unknown...)
 }
@@ -2881,110 +2234,40 @@ type UserRISCV64Regs struct {
 // Schema returns "user_riscv64_regs_entry".
 func (*UserRISCV64Regs) Schema() string { return "user_riscv64_regs_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *UserRISCV64Regs) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(m.Pc)
-	n += 1 + protowire.SizeVarint(m.Ra)
-	n += 1 + protowire.SizeVarint(m.Sp)
-	n += 1 + protowire.SizeVarint(m.Gp)
-	n += 1 + protowire.SizeVarint(m.Tp)
-	n += 1 + protowire.SizeVarint(m.T0)
-	n += 1 + protowire.SizeVarint(m.T1)
-	n += 1 + protowire.SizeVarint(m.T2)
-	n += 1 + protowire.SizeVarint(m.S0)
-	n += 1 + protowire.SizeVarint(m.S1)
-	n += 1 + protowire.SizeVarint(m.A0)
-	n += 1 + protowire.SizeVarint(m.A1)
-	n += 1 + protowire.SizeVarint(m.A2)
-	n += 1 + protowire.SizeVarint(m.A3)
-	n += 1 + protowire.SizeVarint(m.A4)
-	n += 2 + protowire.SizeVarint(m.A5)
-	n += 2 + protowire.SizeVarint(m.A6)
-	n += 2 + protowire.SizeVarint(m.A7)
-	n += 2 + protowire.SizeVarint(m.S2)
-	n += 2 + protowire.SizeVarint(m.S3)
-	n += 2 + protowire.SizeVarint(m.S4)
-	n += 2 + protowire.SizeVarint(m.S5)
-	n += 2 + protowire.SizeVarint(m.S6)
-	n += 2 + protowire.SizeVarint(m.S7)
-	n += 2 + protowire.SizeVarint(m.S8)
-	n += 2 + protowire.SizeVarint(m.S9)
-	n += 2 + protowire.SizeVarint(m.S10)
-	n += 2 + protowire.SizeVarint(m.S11)
-	n += 2 + protowire.SizeVarint(m.T3)
-	n += 2 + protowire.SizeVarint(m.T4)
-	n += 2 + protowire.SizeVarint(m.T5)
-	n += 2 + protowire.SizeVarint(m.T6)
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *UserRISCV64Regs) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, m.Pc)
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, m.Ra)
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, m.Sp)
-	b = append(b, 0x20)
-	b = protowire.AppendVarint(b, m.Gp)
-	b = append(b, 0x28)
-	b = protowire.AppendVarint(b, m.Tp)
-	b = append(b, 0x30)
-	b = protowire.AppendVarint(b, m.T0)
-	b = append(b, 0x38)
-	b = protowire.AppendVarint(b, m.T1)
-	b = append(b, 0x40)
-	b = protowire.AppendVarint(b, m.T2)
-	b = append(b, 0x48)
-	b = protowire.AppendVarint(b, m.S0)
-	b = append(b, 0x50)
-	b = protowire.AppendVarint(b, m.S1)
-	b = append(b, 0x58)
-	b = protowire.AppendVarint(b, m.A0)
-	b = append(b, 0x60)
-	b = protowire.AppendVarint(b, m.A1)
-	b = append(b, 0x68)
-	b = protowire.AppendVarint(b, m.A2)
-	b = append(b, 0x70)
-	b = protowire.AppendVarint(b, m.A3)
-	b = append(b, 0x78)
-	b = protowire.AppendVarint(b, m.A4)
-	b = append(b, 0x80, 0x01)
-	b = protowire.AppendVarint(b, m.A5)
-	b = append(b, 0x88, 0x01)
-	b = protowire.AppendVarint(b, m.A6)
-	b = append(b, 0x90, 0x01)
-	b = protowire.AppendVarint(b, m.A7)
-	b = append(b, 0x98, 0x01)
-	b = protowire.AppendVarint(b, m.S2)
-	b = append(b, 0xa0, 0x01)
-	b = protowire.AppendVarint(b, m.S3)
-	b = append(b, 0xa8, 0x01)
-	b = protowire.AppendVarint(b, m.S4)
-	b = append(b, 0xb0, 0x01)
-	b = protowire.AppendVarint(b, m.S5)
-	b = append(b, 0xb8, 0x01)
-	b = protowire.AppendVarint(b, m.S6)
-	b = append(b, 0xc0, 0x01)
-	b = protowire.AppendVarint(b, m.S7)
-	b = append(b, 0xc8, 0x01)
-	b = protowire.AppendVarint(b, m.S8)
-	b = append(b, 0xd0, 0x01)
-	b = protowire.AppendVarint(b, m.S9)
-	b = append(b, 0xd8, 0x01)
-	b = protowire.AppendVarint(b, m.S10)
-	b = append(b, 0xe0, 0x01)
-	b = protowire.AppendVarint(b, m.S11)
-	b = append(b, 0xe8, 0x01)
-	b = protowire.AppendVarint(b, m.T3)
-	b = append(b, 0xf0, 0x01)
-	b = protowire.AppendVarint(b, m.T4)
-	b = append(b, 0xf8, 0x01)
-	b = protowire.AppendVarint(b, m.T5)
-	b = append(b, 0x80, 0x02)
-	b = protowire.AppendVarint(b, m.T6)
+	b = varint(b, 0x8, m.Pc)
+	b = varint(b, 0x10, m.Ra)
+	b = varint(b, 0x18, m.Sp)
+	b = varint(b, 0x20, m.Gp)
+	b = varint(b, 0x28, m.Tp)
+	b = varint(b, 0x30, m.T0)
+	b = varint(b, 0x38, m.T1)
+	b = varint(b, 0x40, m.T2)
+	b = varint(b, 0x48, m.S0)
+	b = varint(b, 0x50, m.S1)
+	b = varint(b, 0x58, m.A0)
+	b = varint(b, 0x60, m.A1)
+	b = varint(b, 0x68, m.A2)
+	b = varint(b, 0x70, m.A3)
+	b = varint(b, 0x78, m.A4)
+	b = varint(b, 0x80, m.A5)
+	b = varint(b, 0x88, m.A6)
+	b = varint(b, 0x90, m.A7)
+	b = varint(b, 0x98, m.S2)
+	b = varint(b, 0xa0, m.S3)
+	b = varint(b, 0xa8, m.S4)
+	b = varint(b, 0xb0, m.S5)
+	b = varint(b, 0xb8, m.S6)
+	b = varint(b, 0xc0, m.S7)
+	b = varint(b, 0xc8, m.S8)
+	b = varint(b, 0xd0, m.S9)
+	b = varint(b, 0xd8, m.S10)
+	b = varint(b, 0xe0, m.S11)
+	b = varint(b, 0xe8, m.T3)
+	b = varint(b, 0xf0, m.T4)
+	b = varint(b, 0xf8, m.T5)
+	b = varint(b, 0x100, m.T6)
 	return append(b, m.Unknown...)
 }
 
@@ -3113,24 +2396,12 @@ type UserRISCV64DExt struct {
 // Schema returns "user_riscv64_d_ext_entry".
 func (*UserRISCV64DExt) Schema() string { return "user_riscv64_d_ext_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *UserRISCV64DExt) EncodedLen() int {
-	n := len(m.Unknown)
-	for i := range m.F {
-		n += 1 + protowire.SizeVarint(m.F[i])
-	}
-	n += 1 + protowire.SizeVarint(uint64(m.Fcsr))
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *UserRISCV64DExt) Append(b []byte) []byte {
 	for i := range m.F {
-		b = append(b, 0x08)
-		b = protowire.AppendVarint(b, m.F[i])
+		b = varint(b, 0x8, m.F[i])
 	}
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.Fcsr))
+	b = varint(b, 0x10, uint64(m.Fcsr))
 	return append(b, m.Unknown...)
 }
 
@@ -3170,28 +2441,20 @@ type ThreadInfoRISCV64 struct {
 // Schema returns "thread_info_riscv64".
 func (*ThreadInfoRISCV64) Schema() string { return "thread_info_riscv64" }
 
-// EncodedLen returns the length of the encoding.
-func (m *ThreadInfoRISCV64) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(m.ClearTidAddr)
-	n += 1 + protowire.SizeVarint(m.TLS)
-	n += 1 + protowire.SizeBytes(m.GPRegs.EncodedLen())
-	n += 1 + protowire.SizeBytes(m.FPSIMD.EncodedLen())
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *ThreadInfoRISCV64) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, m.ClearTidAddr)
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, m.TLS)
-	b = append(b, 0x1a)
-	b = protowire.AppendVarint(b, uint64(m.GPRegs.EncodedLen()))
-	b = m.GPRegs.Append(b)
-	b = append(b, 0x22)
-	b = protowire.AppendVarint(b, uint64(m.FPSIMD.EncodedLen()))
-	b = m.FPSIMD.Append(b)
+	b = varint(b, 0x8, m.ClearTidAddr)
+	b = varint(b, 0x10, m.TLS)
+	{
+		b = begin(b, 0x1a)
+		at := len(b)
+		b = end(m.GPRegs.Append(b), at)
+	}
+	{
+		b = begin(b, 0x22)
+		at := len(b)
+		b = end(m.FPSIMD.Append(b), at)
+	}
 	return append(b, m.Unknown...)
 }
 
@@ -3242,40 +2505,18 @@ type UserS390Regs struct {
 // Schema returns "user_s390_regs_entry".
 func (*UserS390Regs) Schema() string { return "user_s390_regs_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *UserS390Regs) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(m.PswMask)
-	n += 1 + protowire.SizeVarint(m.PswAddr)
-	for i := range m.Gprs {
-		n += 1 + protowire.SizeVarint(m.Gprs[i])
-	}
-	for i := range m.Acrs {
-		n += 1 + protowire.SizeVarint(uint64(m.Acrs[i]))
-	}
-	n += 1 + protowire.SizeVarint(m.OrigGpr2)
-	n += 1 + protowire.SizeVarint(uint64(m.SystemCall))
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *UserS390Regs) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, m.PswMask)
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, m.PswAddr)
+	b = varint(b, 0x8, m.PswMask)
+	b = varint(b, 0x10, m.PswAddr)
 	for i := range m.Gprs {
-		b = append(b, 0x18)
-		b = protowire.AppendVarint(b, m.Gprs[i])
+		b = varint(b, 0x18, m.Gprs[i])
 	}
 	for i := range m.Acrs {
-		b = append(b, 0x20)
-		b = protowire.AppendVarint(b, uint64(m.Acrs[i]))
+		b = varint(b, 0x20, uint64(m.Acrs[i]))
 	}
-	b = append(b, 0x28)
-	b = protowire.AppendVarint(b, m.OrigGpr2)
-	b = append(b, 0x30)
-	b = protowire.AppendVarint(b, uint64(m.SystemCall))
+	b = varint(b, 0x28, m.OrigGpr2)
+	b = varint(b, 0x30, uint64(m.SystemCall))
 	return append(b, m.Unknown...)
 }
 
@@ -3323,20 +2564,10 @@ type UserS390VXRSLow struct {
 // Schema returns "user_s390_vxrs_low_entry".
 func (*UserS390VXRSLow) Schema() string { return "user_s390_vxrs_low_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *UserS390VXRSLow) EncodedLen() int {
-	n := len(m.Unknown)
-	for i := range m.Regs {
-		n += 1 + protowire.SizeVarint(m.Regs[i])
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *UserS390VXRSLow) Append(b []byte) []byte {
 	for i := range m.Regs {
-		b = append(b, 0x08)
-		b = protowire.AppendVarint(b, m.Regs[i])
+		b = varint(b, 0x8, m.Regs[i])
 	}
 	return append(b, m.Unknown...)
 }
@@ -3370,20 +2601,10 @@ type UserS390VXRSHigh struct {
 // Schema returns "user_s390_vxrs_high_entry".
 func (*UserS390VXRSHigh) Schema() string { return "user_s390_vxrs_high_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *UserS390VXRSHigh) EncodedLen() int {
-	n := len(m.Unknown)
-	for i := range m.Regs {
-		n += 1 + protowire.SizeVarint(m.Regs[i])
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *UserS390VXRSHigh) Append(b []byte) []byte {
 	for i := range m.Regs {
-		b = append(b, 0x08)
-		b = protowire.AppendVarint(b, m.Regs[i])
+		b = varint(b, 0x8, m.Regs[i])
 	}
 	return append(b, m.Unknown...)
 }
@@ -3418,23 +2639,11 @@ type UserS390FPRegs struct {
 // Schema returns "user_s390_fpregs_entry".
 func (*UserS390FPRegs) Schema() string { return "user_s390_fpregs_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *UserS390FPRegs) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.Fpc))
-	for i := range m.Fprs {
-		n += 1 + protowire.SizeVarint(m.Fprs[i])
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *UserS390FPRegs) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.Fpc))
+	b = varint(b, 0x8, uint64(m.Fpc))
 	for i := range m.Fprs {
-		b = append(b, 0x10)
-		b = protowire.AppendVarint(b, m.Fprs[i])
+		b = varint(b, 0x10, m.Fprs[i])
 	}
 	return append(b, m.Unknown...)
 }
@@ -3472,20 +2681,10 @@ type UserS390GSCB struct {
 // Schema returns "user_s390_gs_cb_entry".
 func (*UserS390GSCB) Schema() string { return "user_s390_gs_cb_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *UserS390GSCB) EncodedLen() int {
-	n := len(m.Unknown)
-	for i := range m.Regs {
-		n += 1 + protowire.SizeVarint(m.Regs[i])
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *UserS390GSCB) Append(b []byte) []byte {
 	for i := range m.Regs {
-		b = append(b, 0x08)
-		b = protowire.AppendVarint(b, m.Regs[i])
+		b = varint(b, 0x8, m.Regs[i])
 	}
 	return append(b, m.Unknown...)
 }
@@ -3520,23 +2719,11 @@ type UserS390RI struct {
 // Schema returns "user_s390_ri_entry".
 func (*UserS390RI) Schema() string { return "user_s390_ri_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *UserS390RI) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.RiOn))
-	for i := range m.Regs {
-		n += 1 + protowire.SizeVarint(m.Regs[i])
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *UserS390RI) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.RiOn))
+	b = varint(b, 0x8, uint64(m.RiOn))
 	for i := range m.Regs {
-		b = append(b, 0x10)
-		b = protowire.AppendVarint(b, m.Regs[i])
+		b = varint(b, 0x10, m.Regs[i])
 	}
 	return append(b, m.Unknown...)
 }
@@ -3581,64 +2768,43 @@ type ThreadInfoS390 struct {
 // Schema returns "thread_info_s390".
 func (*ThreadInfoS390) Schema() string { return "thread_info_s390" }
 
-// EncodedLen returns the length of the encoding.
-func (m *ThreadInfoS390) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(m.ClearTidAddr)
-	n += 1 + protowire.SizeBytes(m.GPRegs.EncodedLen())
-	n += 1 + protowire.SizeBytes(m.FPRegs.EncodedLen())
-	if m.VxrsLow != nil {
-		n += 1 + protowire.SizeBytes(m.VxrsLow.EncodedLen())
-	}
-	if m.VxrsHigh != nil {
-		n += 1 + protowire.SizeBytes(m.VxrsHigh.EncodedLen())
-	}
-	if m.GsCb != nil {
-		n += 1 + protowire.SizeBytes(m.GsCb.EncodedLen())
-	}
-	if m.GsBc != nil {
-		n += 1 + protowire.SizeBytes(m.GsBc.EncodedLen())
-	}
-	if m.RiCb != nil {
-		n += 1 + protowire.SizeBytes(m.RiCb.EncodedLen())
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *ThreadInfoS390) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, m.ClearTidAddr)
-	b = append(b, 0x12)
-	b = protowire.AppendVarint(b, uint64(m.GPRegs.EncodedLen()))
-	b = m.GPRegs.Append(b)
-	b = append(b, 0x1a)
-	b = protowire.AppendVarint(b, uint64(m.FPRegs.EncodedLen()))
-	b = m.FPRegs.Append(b)
+	b = varint(b, 0x8, m.ClearTidAddr)
+	{
+		b = begin(b, 0x12)
+		at := len(b)
+		b = end(m.GPRegs.Append(b), at)
+	}
+	{
+		b = begin(b, 0x1a)
+		at := len(b)
+		b = end(m.FPRegs.Append(b), at)
+	}
 	if m.VxrsLow != nil {
-		b = append(b, 0x22)
-		b = protowire.AppendVarint(b, uint64(m.VxrsLow.EncodedLen()))
-		b = m.VxrsLow.Append(b)
+		b = begin(b, 0x22)
+		at := len(b)
+		b = end(m.VxrsLow.Append(b), at)
 	}
 	if m.VxrsHigh != nil {
-		b = append(b, 0x2a)
-		b = protowire.AppendVarint(b, uint64(m.VxrsHigh.EncodedLen()))
-		b = m.VxrsHigh.Append(b)
+		b = begin(b, 0x2a)
+		at := len(b)
+		b = end(m.VxrsHigh.Append(b), at)
 	}
 	if m.GsCb != nil {
-		b = append(b, 0x32)
-		b = protowire.AppendVarint(b, uint64(m.GsCb.EncodedLen()))
-		b = m.GsCb.Append(b)
+		b = begin(b, 0x32)
+		at := len(b)
+		b = end(m.GsCb.Append(b), at)
 	}
 	if m.GsBc != nil {
-		b = append(b, 0x3a)
-		b = protowire.AppendVarint(b, uint64(m.GsBc.EncodedLen()))
-		b = m.GsBc.Append(b)
+		b = begin(b, 0x3a)
+		at := len(b)
+		b = end(m.GsBc.Append(b), at)
 	}
 	if m.RiCb != nil {
-		b = append(b, 0x42)
-		b = protowire.AppendVarint(b, uint64(m.RiCb.EncodedLen()))
-		b = m.RiCb.Append(b)
+		b = begin(b, 0x42)
+		at := len(b)
+		b = end(m.RiCb.Append(b), at)
 	}
 	return append(b, m.Unknown...)
 }

@@ -16,20 +16,10 @@ type Plugins struct {
 // Schema returns "plugins_entry".
 func (*Plugins) Schema() string { return "plugins_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *Plugins) EncodedLen() int {
-	n := len(m.Unknown)
-	for i := range m.Plugins {
-		n += 1 + protowire.SizeBytes(len(m.Plugins[i]))
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *Plugins) Append(b []byte) []byte {
 	for i := range m.Plugins {
-		b = append(b, 0x62)
-		b = protowire.AppendString(b, m.Plugins[i])
+		b = text(b, 0x62, m.Plugins[i])
 	}
 	return append(b, m.Unknown...)
 }
@@ -75,102 +65,48 @@ type Inventory struct {
 // Schema returns "inventory_entry".
 func (*Inventory) Schema() string { return "inventory_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *Inventory) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.ImgVersion))
-	if m.FDInfoPerID != nil {
-		n += 1 + 1
-	}
-	if m.RootIDs != nil {
-		n += 1 + protowire.SizeBytes(m.RootIDs.EncodedLen())
-	}
-	if m.NSPerID != nil {
-		n += 1 + 1
-	}
-	if m.RootCGSet != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.RootCGSet))
-	}
-	if m.LSMType != nil {
-		n += 1 + protowire.SizeVarint(uint64(int64(*m.LSMType)))
-	}
-	if m.DumpUptime != nil {
-		n += 1 + protowire.SizeVarint(*m.DumpUptime)
-	}
-	if m.PreDumpMode != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.PreDumpMode))
-	}
-	if m.TCPClose != nil {
-		n += 1 + 1
-	}
-	if m.NetworkLockMethod != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.NetworkLockMethod))
-	}
-	if m.PluginsEntry != nil {
-		n += 1 + protowire.SizeBytes(m.PluginsEntry.EncodedLen())
-	}
-	if m.DumpCRIURunID != nil {
-		n += 1 + protowire.SizeBytes(len(*m.DumpCRIURunID))
-	}
-	if m.AllowUprobes != nil {
-		n += 1 + 1
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *Inventory) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.ImgVersion))
+	b = varint(b, 0x8, uint64(m.ImgVersion))
 	if m.FDInfoPerID != nil {
-		b = append(b, 0x10)
-		b = protowire.AppendVarint(b, boolVarint(*m.FDInfoPerID))
+		b = varint(b, 0x10, boolVarint(*m.FDInfoPerID))
 	}
 	if m.RootIDs != nil {
-		b = append(b, 0x1a)
-		b = protowire.AppendVarint(b, uint64(m.RootIDs.EncodedLen()))
-		b = m.RootIDs.Append(b)
+		b = begin(b, 0x1a)
+		at := len(b)
+		b = end(m.RootIDs.Append(b), at)
 	}
 	if m.NSPerID != nil {
-		b = append(b, 0x20)
-		b = protowire.AppendVarint(b, boolVarint(*m.NSPerID))
+		b = varint(b, 0x20, boolVarint(*m.NSPerID))
 	}
 	if m.RootCGSet != nil {
-		b = append(b, 0x28)
-		b = protowire.AppendVarint(b, uint64(*m.RootCGSet))
+		b = varint(b, 0x28, uint64(*m.RootCGSet))
 	}
 	if m.LSMType != nil {
-		b = append(b, 0x30)
-		b = protowire.AppendVarint(b, uint64(int64(*m.LSMType)))
+		b = varint(b, 0x30, uint64(int64(*m.LSMType)))
 	}
 	if m.DumpUptime != nil {
-		b = append(b, 0x40)
-		b = protowire.AppendVarint(b, *m.DumpUptime)
+		b = varint(b, 0x40, *m.DumpUptime)
 	}
 	if m.PreDumpMode != nil {
-		b = append(b, 0x48)
-		b = protowire.AppendVarint(b, uint64(*m.PreDumpMode))
+		b = varint(b, 0x48, uint64(*m.PreDumpMode))
 	}
 	if m.TCPClose != nil {
-		b = append(b, 0x50)
-		b = protowire.AppendVarint(b, boolVarint(*m.TCPClose))
+		b = varint(b, 0x50, boolVarint(*m.TCPClose))
 	}
 	if m.NetworkLockMethod != nil {
-		b = append(b, 0x58)
-		b = protowire.AppendVarint(b, uint64(*m.NetworkLockMethod))
+		b = varint(b, 0x58, uint64(*m.NetworkLockMethod))
 	}
 	if m.PluginsEntry != nil {
-		b = append(b, 0x62)
-		b = protowire.AppendVarint(b, uint64(m.PluginsEntry.EncodedLen()))
-		b = m.PluginsEntry.Append(b)
+		b = begin(b, 0x62)
+		at := len(b)
+		b = end(m.PluginsEntry.Append(b), at)
 	}
 	if m.DumpCRIURunID != nil {
-		b = append(b, 0x6a)
-		b = protowire.AppendString(b, *m.DumpCRIURunID)
+		b = text(b, 0x6a, *m.DumpCRIURunID)
 	}
 	if m.AllowUprobes != nil {
-		b = append(b, 0x70)
-		b = protowire.AppendVarint(b, boolVarint(*m.AllowUprobes))
+		b = varint(b, 0x70, boolVarint(*m.AllowUprobes))
 	}
 	return append(b, m.Unknown...)
 }
@@ -188,33 +124,33 @@ func (m *Inventory) decode(b []byte, depth int) error {
 			m.ImgVersion = c.uint32("img_version")
 			seen |= 0x1
 		case 2:
-			m.FDInfoPerID = new(c.bool("fdinfo_per_id"))
+			set(&m.FDInfoPerID, c.bool("fdinfo_per_id"))
 		case 3:
 			c.once("root_ids", m.RootIDs != nil)
 			m.RootIDs = new(TaskKobjIDs)
 			c.message("root_ids", depth, m.RootIDs)
 		case 4:
-			m.NSPerID = new(c.bool("ns_per_id"))
+			set(&m.NSPerID, c.bool("ns_per_id"))
 		case 5:
-			m.RootCGSet = new(c.uint32("root_cg_set"))
+			set(&m.RootCGSet, c.uint32("root_cg_set"))
 		case 6:
-			m.LSMType = new(LSMType(c.int32("lsmtype")))
+			set(&m.LSMType, LSMType(c.int32("lsmtype")))
 		case 8:
-			m.DumpUptime = new(c.uint64("dump_uptime"))
+			set(&m.DumpUptime, c.uint64("dump_uptime"))
 		case 9:
-			m.PreDumpMode = new(c.uint32("pre_dump_mode"))
+			set(&m.PreDumpMode, c.uint32("pre_dump_mode"))
 		case 10:
-			m.TCPClose = new(c.bool("tcp_close"))
+			set(&m.TCPClose, c.bool("tcp_close"))
 		case 11:
-			m.NetworkLockMethod = new(c.uint32("network_lock_method"))
+			set(&m.NetworkLockMethod, c.uint32("network_lock_method"))
 		case 12:
 			c.once("plugins_entry", m.PluginsEntry != nil)
 			m.PluginsEntry = new(Plugins)
 			c.message("plugins_entry", depth, m.PluginsEntry)
 		case 13:
-			m.DumpCRIURunID = new(c.string("dump_criu_run_id"))
+			set(&m.DumpCRIURunID, c.string("dump_criu_run_id"))
 		case 14:
-			m.AllowUprobes = new(c.bool("allow_uprobes"))
+			set(&m.AllowUprobes, c.bool("allow_uprobes"))
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -318,32 +254,14 @@ type PSTree struct {
 // Schema returns "pstree_entry".
 func (*PSTree) Schema() string { return "pstree_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *PSTree) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.PID))
-	n += 1 + protowire.SizeVarint(uint64(m.PPID))
-	n += 1 + protowire.SizeVarint(uint64(m.PGID))
-	n += 1 + protowire.SizeVarint(uint64(m.SID))
-	for i := range m.Threads {
-		n += 1 + protowire.SizeVarint(uint64(m.Threads[i]))
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *PSTree) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.PID))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.PPID))
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, uint64(m.PGID))
-	b = append(b, 0x20)
-	b = protowire.AppendVarint(b, uint64(m.SID))
+	b = varint(b, 0x8, uint64(m.PID))
+	b = varint(b, 0x10, uint64(m.PPID))
+	b = varint(b, 0x18, uint64(m.PGID))
+	b = varint(b, 0x20, uint64(m.SID))
 	for i := range m.Threads {
-		b = append(b, 0x28)
-		b = protowire.AppendVarint(b, uint64(m.Threads[i]))
+		b = varint(b, 0x28, uint64(m.Threads[i]))
 	}
 	return append(b, m.Unknown...)
 }
@@ -401,104 +319,63 @@ type Core struct {
 // Schema returns "core_entry".
 func (*Core) Schema() string { return "core_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *Core) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(int64(m.Mtype)))
-	if m.ThreadInfo != nil {
-		n += 1 + protowire.SizeBytes(m.ThreadInfo.EncodedLen())
-	}
-	if m.TC != nil {
-		n += 1 + protowire.SizeBytes(m.TC.EncodedLen())
-	}
-	if m.IDs != nil {
-		n += 1 + protowire.SizeBytes(m.IDs.EncodedLen())
-	}
-	if m.ThreadCore != nil {
-		n += 1 + protowire.SizeBytes(m.ThreadCore.EncodedLen())
-	}
-	if m.TiARM != nil {
-		n += 1 + protowire.SizeBytes(m.TiARM.EncodedLen())
-	}
-	if m.TiAArch64 != nil {
-		n += 1 + protowire.SizeBytes(m.TiAArch64.EncodedLen())
-	}
-	if m.TiPPC64 != nil {
-		n += 1 + protowire.SizeBytes(m.TiPPC64.EncodedLen())
-	}
-	if m.TiS390 != nil {
-		n += 1 + protowire.SizeBytes(m.TiS390.EncodedLen())
-	}
-	if m.TiMIPS != nil {
-		n += 1 + protowire.SizeBytes(m.TiMIPS.EncodedLen())
-	}
-	if m.TiLoongArch64 != nil {
-		n += 1 + protowire.SizeBytes(m.TiLoongArch64.EncodedLen())
-	}
-	if m.TiRISCV64 != nil {
-		n += 1 + protowire.SizeBytes(m.TiRISCV64.EncodedLen())
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *Core) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(int64(m.Mtype)))
+	b = varint(b, 0x8, uint64(int64(m.Mtype)))
 	if m.ThreadInfo != nil {
-		b = append(b, 0x12)
-		b = protowire.AppendVarint(b, uint64(m.ThreadInfo.EncodedLen()))
-		b = m.ThreadInfo.Append(b)
+		b = begin(b, 0x12)
+		at := len(b)
+		b = end(m.ThreadInfo.Append(b), at)
 	}
 	if m.TC != nil {
-		b = append(b, 0x1a)
-		b = protowire.AppendVarint(b, uint64(m.TC.EncodedLen()))
-		b = m.TC.Append(b)
+		b = begin(b, 0x1a)
+		at := len(b)
+		b = end(m.TC.Append(b), at)
 	}
 	if m.IDs != nil {
-		b = append(b, 0x22)
-		b = protowire.AppendVarint(b, uint64(m.IDs.EncodedLen()))
-		b = m.IDs.Append(b)
+		b = begin(b, 0x22)
+		at := len(b)
+		b = end(m.IDs.Append(b), at)
 	}
 	if m.ThreadCore != nil {
-		b = append(b, 0x2a)
-		b = protowire.AppendVarint(b, uint64(m.ThreadCore.EncodedLen()))
-		b = m.ThreadCore.Append(b)
+		b = begin(b, 0x2a)
+		at := len(b)
+		b = end(m.ThreadCore.Append(b), at)
 	}
 	if m.TiARM != nil {
-		b = append(b, 0x32)
-		b = protowire.AppendVarint(b, uint64(m.TiARM.EncodedLen()))
-		b = m.TiARM.Append(b)
+		b = begin(b, 0x32)
+		at := len(b)
+		b = end(m.TiARM.Append(b), at)
 	}
 	if m.TiAArch64 != nil {
-		b = append(b, 0x42)
-		b = protowire.AppendVarint(b, uint64(m.TiAArch64.EncodedLen()))
-		b = m.TiAArch64.Append(b)
+		b = begin(b, 0x42)
+		at := len(b)
+		b = end(m.TiAArch64.Append(b), at)
 	}
 	if m.TiPPC64 != nil {
-		b = append(b, 0x4a)
-		b = protowire.AppendVarint(b, uint64(m.TiPPC64.EncodedLen()))
-		b = m.TiPPC64.Append(b)
+		b = begin(b, 0x4a)
+		at := len(b)
+		b = end(m.TiPPC64.Append(b), at)
 	}
 	if m.TiS390 != nil {
-		b = append(b, 0x52)
-		b = protowire.AppendVarint(b, uint64(m.TiS390.EncodedLen()))
-		b = m.TiS390.Append(b)
+		b = begin(b, 0x52)
+		at := len(b)
+		b = end(m.TiS390.Append(b), at)
 	}
 	if m.TiMIPS != nil {
-		b = append(b, 0x5a)
-		b = protowire.AppendVarint(b, uint64(m.TiMIPS.EncodedLen()))
-		b = m.TiMIPS.Append(b)
+		b = begin(b, 0x5a)
+		at := len(b)
+		b = end(m.TiMIPS.Append(b), at)
 	}
 	if m.TiLoongArch64 != nil {
-		b = append(b, 0x62)
-		b = protowire.AppendVarint(b, uint64(m.TiLoongArch64.EncodedLen()))
-		b = m.TiLoongArch64.Append(b)
+		b = begin(b, 0x62)
+		at := len(b)
+		b = end(m.TiLoongArch64.Append(b), at)
 	}
 	if m.TiRISCV64 != nil {
-		b = append(b, 0x6a)
-		b = protowire.AppendVarint(b, uint64(m.TiRISCV64.EncodedLen()))
-		b = m.TiRISCV64.Append(b)
+		b = begin(b, 0x6a)
+		at := len(b)
+		b = end(m.TiRISCV64.Append(b), at)
 	}
 	return append(b, m.Unknown...)
 }
@@ -596,126 +473,60 @@ type TaskCore struct {
 // Schema returns "task_core_entry".
 func (*TaskCore) Schema() string { return "task_core_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *TaskCore) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.TaskState))
-	n += 1 + protowire.SizeVarint(uint64(m.ExitCode))
-	n += 1 + protowire.SizeVarint(uint64(m.Personality))
-	n += 1 + protowire.SizeVarint(uint64(m.Flags))
-	n += 1 + protowire.SizeVarint(m.BlkSigset)
-	n += 1 + protowire.SizeBytes(len(m.Comm))
-	if m.Timers != nil {
-		n += 1 + protowire.SizeBytes(m.Timers.EncodedLen())
-	}
-	if m.Rlimits != nil {
-		n += 1 + protowire.SizeBytes(m.Rlimits.EncodedLen())
-	}
-	if m.CGSet != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.CGSet))
-	}
-	if m.SignalsS != nil {
-		n += 1 + protowire.SizeBytes(m.SignalsS.EncodedLen())
-	}
-	if m.OldSeccompMode != nil {
-		n += 1 + protowire.SizeVarint(uint64(int64(*m.OldSeccompMode)))
-	}
-	if m.OldSeccompFilter != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.OldSeccompFilter))
-	}
-	if m.LoginUID != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.LoginUID))
-	}
-	if m.OOMScoreAdj != nil {
-		n += 1 + protowire.SizeVarint(uint64(int64(*m.OOMScoreAdj)))
-	}
-	for i := range m.Sigactions {
-		n += 1 + protowire.SizeBytes(m.Sigactions[i].EncodedLen())
-	}
-	if m.ChildSubreaper != nil {
-		n += 2 + 1
-	}
-	if m.BlkSigsetExtended != nil {
-		n += 2 + protowire.SizeVarint(*m.BlkSigsetExtended)
-	}
-	if m.StopSigno != nil {
-		n += 2 + protowire.SizeVarint(uint64(*m.StopSigno))
-	}
-	if m.MembarrierRegistrationMask != nil {
-		n += 2 + protowire.SizeVarint(uint64(*m.MembarrierRegistrationMask))
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *TaskCore) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.TaskState))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.ExitCode))
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, uint64(m.Personality))
-	b = append(b, 0x20)
-	b = protowire.AppendVarint(b, uint64(m.Flags))
-	b = append(b, 0x28)
-	b = protowire.AppendVarint(b, m.BlkSigset)
-	b = append(b, 0x32)
-	b = protowire.AppendString(b, m.Comm)
+	b = varint(b, 0x8, uint64(m.TaskState))
+	b = varint(b, 0x10, uint64(m.ExitCode))
+	b = varint(b, 0x18, uint64(m.Personality))
+	b = varint(b, 0x20, uint64(m.Flags))
+	b = varint(b, 0x28, m.BlkSigset)
+	b = text(b, 0x32, m.Comm)
 	if m.Timers != nil {
-		b = append(b, 0x3a)
-		b = protowire.AppendVarint(b, uint64(m.Timers.EncodedLen()))
-		b = m.Timers.Append(b)
+		b = begin(b, 0x3a)
+		at := len(b)
+		b = end(m.Timers.Append(b), at)
 	}
 	if m.Rlimits != nil {
-		b = append(b, 0x42)
-		b = protowire.AppendVarint(b, uint64(m.Rlimits.EncodedLen()))
-		b = m.Rlimits.Append(b)
+		b = begin(b, 0x42)
+		at := len(b)
+		b = end(m.Rlimits.Append(b), at)
 	}
 	if m.CGSet != nil {
-		b = append(b, 0x48)
-		b = protowire.AppendVarint(b, uint64(*m.CGSet))
+		b = varint(b, 0x48, uint64(*m.CGSet))
 	}
 	if m.SignalsS != nil {
-		b = append(b, 0x52)
-		b = protowire.AppendVarint(b, uint64(m.SignalsS.EncodedLen()))
-		b = m.SignalsS.Append(b)
+		b = begin(b, 0x52)
+		at := len(b)
+		b = end(m.SignalsS.Append(b), at)
 	}
 	if m.OldSeccompMode != nil {
-		b = append(b, 0x58)
-		b = protowire.AppendVarint(b, uint64(int64(*m.OldSeccompMode)))
+		b = varint(b, 0x58, uint64(int64(*m.OldSeccompMode)))
 	}
 	if m.OldSeccompFilter != nil {
-		b = append(b, 0x60)
-		b = protowire.AppendVarint(b, uint64(*m.OldSeccompFilter))
+		b = varint(b, 0x60, uint64(*m.OldSeccompFilter))
 	}
 	if m.LoginUID != nil {
-		b = append(b, 0x68)
-		b = protowire.AppendVarint(b, uint64(*m.LoginUID))
+		b = varint(b, 0x68, uint64(*m.LoginUID))
 	}
 	if m.OOMScoreAdj != nil {
-		b = append(b, 0x70)
-		b = protowire.AppendVarint(b, uint64(int64(*m.OOMScoreAdj)))
+		b = varint(b, 0x70, uint64(int64(*m.OOMScoreAdj)))
 	}
 	for i := range m.Sigactions {
-		b = append(b, 0x7a)
-		b = protowire.AppendVarint(b, uint64(m.Sigactions[i].EncodedLen()))
-		b = m.Sigactions[i].Append(b)
+		b = begin(b, 0x7a)
+		at := len(b)
+		b = end(m.Sigactions[i].Append(b), at)
 	}
 	if m.ChildSubreaper != nil {
-		b = append(b, 0x90, 0x01)
-		b = protowire.AppendVarint(b, boolVarint(*m.ChildSubreaper))
+		b = varint(b, 0x90, boolVarint(*m.ChildSubreaper))
 	}
 	if m.BlkSigsetExtended != nil {
-		b = append(b, 0xa0, 0x01)
-		b = protowire.AppendVarint(b, *m.BlkSigsetExtended)
+		b = varint(b, 0xa0, *m.BlkSigsetExtended)
 	}
 	if m.StopSigno != nil {
-		b = append(b, 0xa8, 0x01)
-		b = protowire.AppendVarint(b, uint64(*m.StopSigno))
+		b = varint(b, 0xa8, uint64(*m.StopSigno))
 	}
 	if m.MembarrierRegistrationMask != nil {
-		b = append(b, 0xb0, 0x01)
-		b = protowire.AppendVarint(b, uint64(*m.MembarrierRegistrationMask))
+		b = varint(b, 0xb0, uint64(*m.MembarrierRegistrationMask))
 	}
 	return append(b, m.Unknown...)
 }
@@ -756,29 +567,29 @@ func (m *TaskCore) decode(b []byte, depth int) error {
 			m.Rlimits = new(TaskRlimits)
 			c.message("rlimits", depth, m.Rlimits)
 		case 9:
-			m.CGSet = new(c.uint32("cg_set"))
+			set(&m.CGSet, c.uint32("cg_set"))
 		case 10:
 			c.once("signals_s", m.SignalsS != nil)
 			m.SignalsS = new(SignalQueue)
 			c.message("signals_s", depth, m.SignalsS)
 		case 11:
-			m.OldSeccompMode = new(SeccompMode(c.int32("old_seccomp_mode")))
+			set(&m.OldSeccompMode, SeccompMode(c.int32("old_seccomp_mode")))
 		case 12:
-			m.OldSeccompFilter = new(c.uint32("old_seccomp_filter"))
+			set(&m.OldSeccompFilter, c.uint32("old_seccomp_filter"))
 		case 13:
-			m.LoginUID = new(c.uint32("loginuid"))
+			set(&m.LoginUID, c.uint32("loginuid"))
 		case 14:
-			m.OOMScoreAdj = new(c.int32("oom_score_adj"))
+			set(&m.OOMScoreAdj, c.int32("oom_score_adj"))
 		case 15:
 			c.message("sigactions", depth, room(&c, &m.Sigactions))
 		case 18:
-			m.ChildSubreaper = new(c.bool("child_subreaper"))
+			set(&m.ChildSubreaper, c.bool("child_subreaper"))
 		case 20:
-			m.BlkSigsetExtended = new(c.uint64("blk_sigset_extended"))
+			set(&m.BlkSigsetExtended, c.uint64("blk_sigset_extended"))
 		case 21:
-			m.StopSigno = new(c.uint32("stop_signo"))
+			set(&m.StopSigno, c.uint32("stop_signo"))
 		case 22:
-			m.MembarrierRegistrationMask = new(c.uint32("membarrier_registration_mask"))
+			set(&m.MembarrierRegistrationMask, c.uint32("membarrier_registration_mask"))
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -885,121 +696,59 @@ type ThreadCore struct {
 // Schema returns "thread_core_entry".
 func (*ThreadCore) Schema() string { return "thread_core_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *ThreadCore) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(m.FutexRLA)
-	n += 1 + protowire.SizeVarint(uint64(m.FutexRLALen))
-	if m.SchedNice != nil {
-		n += 1 + protowire.SizeVarint(protowire.EncodeZigZag(int64(*m.SchedNice)))
-	}
-	if m.SchedPolicy != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.SchedPolicy))
-	}
-	if m.SchedPrio != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.SchedPrio))
-	}
-	if m.BlkSigset != nil {
-		n += 1 + protowire.SizeVarint(*m.BlkSigset)
-	}
-	if m.SAS != nil {
-		n += 1 + protowire.SizeBytes(m.SAS.EncodedLen())
-	}
-	if m.PdeathSig != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.PdeathSig))
-	}
-	if m.SignalsP != nil {
-		n += 1 + protowire.SizeBytes(m.SignalsP.EncodedLen())
-	}
-	if m.Creds != nil {
-		n += 1 + protowire.SizeBytes(m.Creds.EncodedLen())
-	}
-	if m.SeccompMode != nil {
-		n += 1 + protowire.SizeVarint(uint64(int64(*m.SeccompMode)))
-	}
-	if m.SeccompFilter != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.SeccompFilter))
-	}
-	if m.Comm != nil {
-		n += 1 + protowire.SizeBytes(len(*m.Comm))
-	}
-	if m.BlkSigsetExtended != nil {
-		n += 1 + protowire.SizeVarint(*m.BlkSigsetExtended)
-	}
-	if m.RseqEntry != nil {
-		n += 1 + protowire.SizeBytes(m.RseqEntry.EncodedLen())
-	}
-	if m.CGSet != nil {
-		n += 2 + protowire.SizeVarint(uint64(*m.CGSet))
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *ThreadCore) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, m.FutexRLA)
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.FutexRLALen))
+	b = varint(b, 0x8, m.FutexRLA)
+	b = varint(b, 0x10, uint64(m.FutexRLALen))
 	if m.SchedNice != nil {
-		b = append(b, 0x18)
-		b = protowire.AppendVarint(b, uint64(uint32(protowire.EncodeZigZag(int64(*m.SchedNice)))))
+		b = varint(b, 0x18, uint64(uint32(protowire.EncodeZigZag(int64(*m.SchedNice)))))
 	}
 	if m.SchedPolicy != nil {
-		b = append(b, 0x20)
-		b = protowire.AppendVarint(b, uint64(*m.SchedPolicy))
+		b = varint(b, 0x20, uint64(*m.SchedPolicy))
 	}
 	if m.SchedPrio != nil {
-		b = append(b, 0x28)
-		b = protowire.AppendVarint(b, uint64(*m.SchedPrio))
+		b = varint(b, 0x28, uint64(*m.SchedPrio))
 	}
 	if m.BlkSigset != nil {
-		b = append(b, 0x30)
-		b = protowire.AppendVarint(b, *m.BlkSigset)
+		b = varint(b, 0x30, *m.BlkSigset)
 	}
 	if m.SAS != nil {
-		b = append(b, 0x3a)
-		b = protowire.AppendVarint(b, uint64(m.SAS.EncodedLen()))
-		b = m.SAS.Append(b)
+		b = begin(b, 0x3a)
+		at := len(b)
+		b = end(m.SAS.Append(b), at)
 	}
 	if m.PdeathSig != nil {
-		b = append(b, 0x40)
-		b = protowire.AppendVarint(b, uint64(*m.PdeathSig))
+		b = varint(b, 0x40, uint64(*m.PdeathSig))
 	}
 	if m.SignalsP != nil {
-		b = append(b, 0x4a)
-		b = protowire.AppendVarint(b, uint64(m.SignalsP.EncodedLen()))
-		b = m.SignalsP.Append(b)
+		b = begin(b, 0x4a)
+		at := len(b)
+		b = end(m.SignalsP.Append(b), at)
 	}
 	if m.Creds != nil {
-		b = append(b, 0x52)
-		b = protowire.AppendVarint(b, uint64(m.Creds.EncodedLen()))
-		b = m.Creds.Append(b)
+		b = begin(b, 0x52)
+		at := len(b)
+		b = end(m.Creds.Append(b), at)
 	}
 	if m.SeccompMode != nil {
-		b = append(b, 0x58)
-		b = protowire.AppendVarint(b, uint64(int64(*m.SeccompMode)))
+		b = varint(b, 0x58, uint64(int64(*m.SeccompMode)))
 	}
 	if m.SeccompFilter != nil {
-		b = append(b, 0x60)
-		b = protowire.AppendVarint(b, uint64(*m.SeccompFilter))
+		b = varint(b, 0x60, uint64(*m.SeccompFilter))
 	}
 	if m.Comm != nil {
-		b = append(b, 0x6a)
-		b = protowire.AppendString(b, *m.Comm)
+		b = text(b, 0x6a, *m.Comm)
 	}
 	if m.BlkSigsetExtended != nil {
-		b = append(b, 0x70)
-		b = protowire.AppendVarint(b, *m.BlkSigsetExtended)
+		b = varint(b, 0x70, *m.BlkSigsetExtended)
 	}
 	if m.RseqEntry != nil {
-		b = append(b, 0x7a)
-		b = protowire.AppendVarint(b, uint64(m.RseqEntry.EncodedLen()))
-		b = m.RseqEntry.Append(b)
+		b = begin(b, 0x7a)
+		at := len(b)
+		b = end(m.RseqEntry.Append(b), at)
 	}
 	if m.CGSet != nil {
-		b = append(b, 0x80, 0x01)
-		b = protowire.AppendVarint(b, uint64(*m.CGSet))
+		b = varint(b, 0x80, uint64(*m.CGSet))
 	}
 	return append(b, m.Unknown...)
 }
@@ -1020,19 +769,19 @@ func (m *ThreadCore) decode(b []byte, depth int) error {
 			m.FutexRLALen = c.uint32("futex_rla_len")
 			seen |= 0x2
 		case 3:
-			m.SchedNice = new(c.sint32("sched_nice"))
+			set(&m.SchedNice, c.sint32("sched_nice"))
 		case 4:
-			m.SchedPolicy = new(c.uint32("sched_policy"))
+			set(&m.SchedPolicy, c.uint32("sched_policy"))
 		case 5:
-			m.SchedPrio = new(c.uint32("sched_prio"))
+			set(&m.SchedPrio, c.uint32("sched_prio"))
 		case 6:
-			m.BlkSigset = new(c.uint64("blk_sigset"))
+			set(&m.BlkSigset, c.uint64("blk_sigset"))
 		case 7:
 			c.once("sas", m.SAS != nil)
 			m.SAS = new(ThreadSAS)
 			c.message("sas", depth, m.SAS)
 		case 8:
-			m.PdeathSig = new(c.uint32("pdeath_sig"))
+			set(&m.PdeathSig, c.uint32("pdeath_sig"))
 		case 9:
 			c.once("signals_p", m.SignalsP != nil)
 			m.SignalsP = new(SignalQueue)
@@ -1042,19 +791,19 @@ func (m *ThreadCore) decode(b []byte, depth int) error {
 			m.Creds = new(Creds)
 			c.message("creds", depth, m.Creds)
 		case 11:
-			m.SeccompMode = new(SeccompMode(c.int32("seccomp_mode")))
+			set(&m.SeccompMode, SeccompMode(c.int32("seccomp_mode")))
 		case 12:
-			m.SeccompFilter = new(c.uint32("seccomp_filter"))
+			set(&m.SeccompFilter, c.uint32("seccomp_filter"))
 		case 13:
-			m.Comm = new(c.string("comm"))
+			set(&m.Comm, c.string("comm"))
 		case 14:
-			m.BlkSigsetExtended = new(c.uint64("blk_sigset_extended"))
+			set(&m.BlkSigsetExtended, c.uint64("blk_sigset_extended"))
 		case 15:
 			c.once("rseq_entry", m.RseqEntry != nil)
 			m.RseqEntry = new(Rseq)
 			c.message("rseq_entry", depth, m.RseqEntry)
 		case 16:
-			m.CGSet = new(c.uint32("cg_set"))
+			set(&m.CGSet, c.uint32("cg_set"))
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -1165,81 +914,35 @@ type TaskKobjIDs struct {
 // Schema returns "task_kobj_ids_entry".
 func (*TaskKobjIDs) Schema() string { return "task_kobj_ids_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *TaskKobjIDs) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.VMID))
-	n += 1 + protowire.SizeVarint(uint64(m.FilesID))
-	n += 1 + protowire.SizeVarint(uint64(m.FSID))
-	n += 1 + protowire.SizeVarint(uint64(m.SighandID))
-	if m.PIDNSID != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.PIDNSID))
-	}
-	if m.NetNSID != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.NetNSID))
-	}
-	if m.IPCNSID != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.IPCNSID))
-	}
-	if m.UtsNSID != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.UtsNSID))
-	}
-	if m.MntNSID != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.MntNSID))
-	}
-	if m.UserNSID != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.UserNSID))
-	}
-	if m.CgroupNSID != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.CgroupNSID))
-	}
-	if m.TimeNSID != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.TimeNSID))
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *TaskKobjIDs) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.VMID))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.FilesID))
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, uint64(m.FSID))
-	b = append(b, 0x20)
-	b = protowire.AppendVarint(b, uint64(m.SighandID))
+	b = varint(b, 0x8, uint64(m.VMID))
+	b = varint(b, 0x10, uint64(m.FilesID))
+	b = varint(b, 0x18, uint64(m.FSID))
+	b = varint(b, 0x20, uint64(m.SighandID))
 	if m.PIDNSID != nil {
-		b = append(b, 0x28)
-		b = protowire.AppendVarint(b, uint64(*m.PIDNSID))
+		b = varint(b, 0x28, uint64(*m.PIDNSID))
 	}
 	if m.NetNSID != nil {
-		b = append(b, 0x30)
-		b = protowire.AppendVarint(b, uint64(*m.NetNSID))
+		b = varint(b, 0x30, uint64(*m.NetNSID))
 	}
 	if m.IPCNSID != nil {
-		b = append(b, 0x38)
-		b = protowire.AppendVarint(b, uint64(*m.IPCNSID))
+		b = varint(b, 0x38, uint64(*m.IPCNSID))
 	}
 	if m.UtsNSID != nil {
-		b = append(b, 0x40)
-		b = protowire.AppendVarint(b, uint64(*m.UtsNSID))
+		b = varint(b, 0x40, uint64(*m.UtsNSID))
 	}
 	if m.MntNSID != nil {
-		b = append(b, 0x48)
-		b = protowire.AppendVarint(b, uint64(*m.MntNSID))
+		b = varint(b, 0x48, uint64(*m.MntNSID))
 	}
 	if m.UserNSID != nil {
-		b = append(b, 0x50)
-		b = protowire.AppendVarint(b, uint64(*m.UserNSID))
+		b = varint(b, 0x50, uint64(*m.UserNSID))
 	}
 	if m.CgroupNSID != nil {
-		b = append(b, 0x58)
-		b = protowire.AppendVarint(b, uint64(*m.CgroupNSID))
+		b = varint(b, 0x58, uint64(*m.CgroupNSID))
 	}
 	if m.TimeNSID != nil {
-		b = append(b, 0x60)
-		b = protowire.AppendVarint(b, uint64(*m.TimeNSID))
+		b = varint(b, 0x60, uint64(*m.TimeNSID))
 	}
 	return append(b, m.Unknown...)
 }
@@ -1266,21 +969,21 @@ func (m *TaskKobjIDs) decode(b []byte, _ int) error {
 			m.SighandID = c.uint32("sighand_id")
 			seen |= 0x8
 		case 5:
-			m.PIDNSID = new(c.uint32("pid_ns_id"))
+			set(&m.PIDNSID, c.uint32("pid_ns_id"))
 		case 6:
-			m.NetNSID = new(c.uint32("net_ns_id"))
+			set(&m.NetNSID, c.uint32("net_ns_id"))
 		case 7:
-			m.IPCNSID = new(c.uint32("ipc_ns_id"))
+			set(&m.IPCNSID, c.uint32("ipc_ns_id"))
 		case 8:
-			m.UtsNSID = new(c.uint32("uts_ns_id"))
+			set(&m.UtsNSID, c.uint32("uts_ns_id"))
 		case 9:
-			m.MntNSID = new(c.uint32("mnt_ns_id"))
+			set(&m.MntNSID, c.uint32("mnt_ns_id"))
 		case 10:
-			m.UserNSID = new(c.uint32("user_ns_id"))
+			set(&m.UserNSID, c.uint32("user_ns_id"))
 		case 11:
-			m.CgroupNSID = new(c.uint32("cgroup_ns_id"))
+			set(&m.CgroupNSID, c.uint32("cgroup_ns_id"))
 		case 12:
-			m.TimeNSID = new(c.uint32("time_ns_id"))
+			set(&m.TimeNSID, c.uint32("time_ns_id"))
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -1366,23 +1069,11 @@ type ThreadSAS struct {
 // Schema returns "thread_sas_entry".
 func (*ThreadSAS) Schema() string { return "thread_sas_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *ThreadSAS) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(m.SsSp)
-	n += 1 + protowire.SizeVarint(m.SsSize)
-	n += 1 + protowire.SizeVarint(uint64(m.SsFlags))
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *ThreadSAS) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, m.SsSp)
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, m.SsSize)
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, uint64(m.SsFlags))
+	b = varint(b, 0x8, m.SsSp)
+	b = varint(b, 0x10, m.SsSize)
+	b = varint(b, 0x18, uint64(m.SsFlags))
 	return append(b, m.Unknown...)
 }
 
@@ -1423,21 +1114,12 @@ type TaskRlimits struct {
 // Schema returns "task_rlimits_entry".
 func (*TaskRlimits) Schema() string { return "task_rlimits_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *TaskRlimits) EncodedLen() int {
-	n := len(m.Unknown)
-	for i := range m.Rlimits {
-		n += 1 + protowire.SizeBytes(m.Rlimits[i].EncodedLen())
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *TaskRlimits) Append(b []byte) []byte {
 	for i := range m.Rlimits {
-		b = append(b, 0x0a)
-		b = protowire.AppendVarint(b, uint64(m.Rlimits[i].EncodedLen()))
-		b = m.Rlimits[i].Append(b)
+		b = begin(b, 0xa)
+		at := len(b)
+		b = end(m.Rlimits[i].Append(b), at)
 	}
 	return append(b, m.Unknown...)
 }
@@ -1472,20 +1154,10 @@ type Rlimit struct {
 // Schema returns "rlimit_entry".
 func (*Rlimit) Schema() string { return "rlimit_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *Rlimit) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(m.Cur)
-	n += 1 + protowire.SizeVarint(m.Max)
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *Rlimit) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, m.Cur)
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, m.Max)
+	b = varint(b, 0x8, m.Cur)
+	b = varint(b, 0x10, m.Max)
 	return append(b, m.Unknown...)
 }
 
@@ -1528,39 +1200,17 @@ type SA struct {
 // Schema returns "sa_entry".
 func (*SA) Schema() string { return "sa_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *SA) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(m.Sigaction)
-	n += 1 + protowire.SizeVarint(m.Flags)
-	n += 1 + protowire.SizeVarint(m.Restorer)
-	n += 1 + protowire.SizeVarint(m.Mask)
-	if m.CompatSigaction != nil {
-		n += 1 + 1
-	}
-	if m.MaskExtended != nil {
-		n += 1 + protowire.SizeVarint(*m.MaskExtended)
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *SA) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, m.Sigaction)
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, m.Flags)
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, m.Restorer)
-	b = append(b, 0x20)
-	b = protowire.AppendVarint(b, m.Mask)
+	b = varint(b, 0x8, m.Sigaction)
+	b = varint(b, 0x10, m.Flags)
+	b = varint(b, 0x18, m.Restorer)
+	b = varint(b, 0x20, m.Mask)
 	if m.CompatSigaction != nil {
-		b = append(b, 0x28)
-		b = protowire.AppendVarint(b, boolVarint(*m.CompatSigaction))
+		b = varint(b, 0x28, boolVarint(*m.CompatSigaction))
 	}
 	if m.MaskExtended != nil {
-		b = append(b, 0x30)
-		b = protowire.AppendVarint(b, *m.MaskExtended)
+		b = varint(b, 0x30, *m.MaskExtended)
 	}
 	return append(b, m.Unknown...)
 }
@@ -1587,9 +1237,9 @@ func (m *SA) decode(b []byte, _ int) error {
 			m.Mask = c.uint64("mask")
 			seen |= 0x8
 		case 5:
-			m.CompatSigaction = new(c.bool("compat_sigaction"))
+			set(&m.CompatSigaction, c.bool("compat_sigaction"))
 		case 6:
-			m.MaskExtended = new(c.uint64("mask_extended"))
+			set(&m.MaskExtended, c.uint64("mask_extended"))
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -1625,17 +1275,9 @@ type Siginfo struct {
 // Schema returns "siginfo_entry".
 func (*Siginfo) Schema() string { return "siginfo_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *Siginfo) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeBytes(len(m.Siginfo))
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *Siginfo) Append(b []byte) []byte {
-	b = append(b, 0x0a)
-	b = protowire.AppendBytes(b, m.Siginfo)
+	b = text(b, 0xa, m.Siginfo)
 	return append(b, m.Unknown...)
 }
 
@@ -1670,21 +1312,12 @@ type SignalQueue struct {
 // Schema returns "signal_queue_entry".
 func (*SignalQueue) Schema() string { return "signal_queue_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *SignalQueue) EncodedLen() int {
-	n := len(m.Unknown)
-	for i := range m.Signals {
-		n += 1 + protowire.SizeBytes(m.Signals[i].EncodedLen())
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *SignalQueue) Append(b []byte) []byte {
 	for i := range m.Signals {
-		b = append(b, 0x0a)
-		b = protowire.AppendVarint(b, uint64(m.Signals[i].EncodedLen()))
-		b = m.Signals[i].Append(b)
+		b = begin(b, 0xa)
+		at := len(b)
+		b = end(m.Signals[i].Append(b), at)
 	}
 	return append(b, m.Unknown...)
 }
@@ -1721,29 +1354,13 @@ type Rseq struct {
 // Schema returns "rseq_entry".
 func (*Rseq) Schema() string { return "rseq_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *Rseq) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(m.RseqABIPointer)
-	n += 1 + protowire.SizeVarint(uint64(m.RseqABISize))
-	n += 1 + protowire.SizeVarint(uint64(m.Signature))
-	if m.RseqCSPointer != nil {
-		n += 1 + protowire.SizeVarint(*m.RseqCSPointer)
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *Rseq) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, m.RseqABIPointer)
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.RseqABISize))
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, uint64(m.Signature))
+	b = varint(b, 0x8, m.RseqABIPointer)
+	b = varint(b, 0x10, uint64(m.RseqABISize))
+	b = varint(b, 0x18, uint64(m.Signature))
 	if m.RseqCSPointer != nil {
-		b = append(b, 0x20)
-		b = protowire.AppendVarint(b, *m.RseqCSPointer)
+		b = varint(b, 0x20, *m.RseqCSPointer)
 	}
 	return append(b, m.Unknown...)
 }
@@ -1767,7 +1384,7 @@ func (m *Rseq) decode(b []byte, _ int) error {
 			m.Signature = c.uint32("signature")
 			seen |= 0x4
 		case 4:
-			m.RseqCSPointer = new(c.uint64("rseq_cs_pointer"))
+			set(&m.RseqCSPointer, c.uint64("rseq_cs_pointer"))
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -1813,110 +1430,46 @@ type Creds struct {
 // Schema returns "creds_entry".
 func (*Creds) Schema() string { return "creds_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *Creds) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.UID))
-	n += 1 + protowire.SizeVarint(uint64(m.GID))
-	n += 1 + protowire.SizeVarint(uint64(m.EUID))
-	n += 1 + protowire.SizeVarint(uint64(m.EGID))
-	n += 1 + protowire.SizeVarint(uint64(m.SUID))
-	n += 1 + protowire.SizeVarint(uint64(m.SGID))
-	n += 1 + protowire.SizeVarint(uint64(m.FSUID))
-	n += 1 + protowire.SizeVarint(uint64(m.FSGID))
-	for i := range m.CapInh {
-		n += 1 + protowire.SizeVarint(uint64(m.CapInh[i]))
-	}
-	for i := range m.CapPrm {
-		n += 1 + protowire.SizeVarint(uint64(m.CapPrm[i]))
-	}
-	for i := range m.CapEff {
-		n += 1 + protowire.SizeVarint(uint64(m.CapEff[i]))
-	}
-	for i := range m.CapBnd {
-		n += 1 + protowire.SizeVarint(uint64(m.CapBnd[i]))
-	}
-	n += 1 + protowire.SizeVarint(uint64(m.Secbits))
-	for i := range m.Groups {
-		n += 1 + protowire.SizeVarint(uint64(m.Groups[i]))
-	}
-	if m.LSMProfile != nil {
-		n += 1 + protowire.SizeBytes(len(*m.LSMProfile))
-	}
-	if m.LSMSockcreate != nil {
-		n += 2 + protowire.SizeBytes(len(*m.LSMSockcreate))
-	}
-	if m.ApparmorData != nil {
-		n += 2 + protowire.SizeBytes(len(m.ApparmorData))
-	}
-	if m.NoNewPrivs != nil {
-		n += 2 + protowire.SizeVarint(uint64(*m.NoNewPrivs))
-	}
-	for i := range m.CapAmb {
-		n += 2 + protowire.SizeVarint(uint64(m.CapAmb[i]))
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *Creds) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.UID))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.GID))
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, uint64(m.EUID))
-	b = append(b, 0x20)
-	b = protowire.AppendVarint(b, uint64(m.EGID))
-	b = append(b, 0x28)
-	b = protowire.AppendVarint(b, uint64(m.SUID))
-	b = append(b, 0x30)
-	b = protowire.AppendVarint(b, uint64(m.SGID))
-	b = append(b, 0x38)
-	b = protowire.AppendVarint(b, uint64(m.FSUID))
-	b = append(b, 0x40)
-	b = protowire.AppendVarint(b, uint64(m.FSGID))
+	b = varint(b, 0x8, uint64(m.UID))
+	b = varint(b, 0x10, uint64(m.GID))
+	b = varint(b, 0x18, uint64(m.EUID))
+	b = varint(b, 0x20, uint64(m.EGID))
+	b = varint(b, 0x28, uint64(m.SUID))
+	b = varint(b, 0x30, uint64(m.SGID))
+	b = varint(b, 0x38, uint64(m.FSUID))
+	b = varint(b, 0x40, uint64(m.FSGID))
 	for i := range m.CapInh {
-		b = append(b, 0x48)
-		b = protowire.AppendVarint(b, uint64(m.CapInh[i]))
+		b = varint(b, 0x48, uint64(m.CapInh[i]))
 	}
 	for i := range m.CapPrm {
-		b = append(b, 0x50)
-		b = protowire.AppendVarint(b, uint64(m.CapPrm[i]))
+		b = varint(b, 0x50, uint64(m.CapPrm[i]))
 	}
 	for i := range m.CapEff {
-		b = append(b, 0x58)
-		b = protowire.AppendVarint(b, uint64(m.CapEff[i]))
+		b = varint(b, 0x58, uint64(m.CapEff[i]))
 	}
 	for i := range m.CapBnd {
-		b = append(b, 0x60)
-		b = protowire.AppendVarint(b, uint64(m.CapBnd[i]))
+		b = varint(b, 0x60, uint64(m.CapBnd[i]))
 	}
-	b = append(b, 0x68)
-	b = protowire.AppendVarint(b, uint64(m.Secbits))
+	b = varint(b, 0x68, uint64(m.Secbits))
 	for i := range m.Groups {
-		b = append(b, 0x70)
-		b = protowire.AppendVarint(b, uint64(m.Groups[i]))
+		b = varint(b, 0x70, uint64(m.Groups[i]))
 	}
 	if m.LSMProfile != nil {
-		b = append(b, 0x7a)
-		b = protowire.AppendString(b, *m.LSMProfile)
+		b = text(b, 0x7a, *m.LSMProfile)
 	}
 	if m.LSMSockcreate != nil {
-		b = append(b, 0x82, 0x01)
-		b = protowire.AppendString(b, *m.LSMSockcreate)
+		b = text(b, 0x82, *m.LSMSockcreate)
 	}
 	if m.ApparmorData != nil {
-		b = append(b, 0x8a, 0x01)
-		b = protowire.AppendBytes(b, m.ApparmorData)
+		b = text(b, 0x8a, m.ApparmorData)
 	}
 	if m.NoNewPrivs != nil {
-		b = append(b, 0x90, 0x01)
-		b = protowire.AppendVarint(b, uint64(*m.NoNewPrivs))
+		b = varint(b, 0x90, uint64(*m.NoNewPrivs))
 	}
 	for i := range m.CapAmb {
-		b = append(b, 0x98, 0x01)
-		b = protowire.AppendVarint(b, uint64(m.CapAmb[i]))
+		b = varint(b, 0x98, uint64(m.CapAmb[i]))
 	}
 	return append(b, m.Unknown...)
 }
@@ -1968,13 +1521,13 @@ func (m *Creds) decode(b []byte, _ int) error {
 		case 14:
 			m.Groups = c.uint32s(m.Groups, "groups")
 		case 15:
-			m.LSMProfile = new(c.string("lsm_profile"))
+			set(&m.LSMProfile, c.string("lsm_profile"))
 		case 16:
-			m.LSMSockcreate = new(c.string("lsm_sockcreate"))
+			set(&m.LSMSockcreate, c.string("lsm_sockcreate"))
 		case 17:
 			m.ApparmorData = c.bytes("apparmor_data")
 		case 18:
-			m.NoNewPrivs = new(c.uint32("no_new_privs"))
+			set(&m.NoNewPrivs, c.uint32("no_new_privs"))
 		case 19:
 			m.CapAmb = c.uint32s(m.CapAmb, "cap_amb")
 		default:
@@ -2023,26 +1576,12 @@ type Itimer struct {
 // Schema returns "itimer_entry".
 func (*Itimer) Schema() string { return "itimer_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *Itimer) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(m.Isec)
-	n += 1 + protowire.SizeVarint(m.Iusec)
-	n += 1 + protowire.SizeVarint(m.Vsec)
-	n += 1 + protowire.SizeVarint(m.Vusec)
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *Itimer) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, m.Isec)
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, m.Iusec)
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, m.Vsec)
-	b = append(b, 0x20)
-	b = protowire.AppendVarint(b, m.Vusec)
+	b = varint(b, 0x8, m.Isec)
+	b = varint(b, 0x10, m.Iusec)
+	b = varint(b, 0x18, m.Vsec)
+	b = varint(b, 0x20, m.Vusec)
 	return append(b, m.Unknown...)
 }
 
@@ -2096,50 +1635,20 @@ type PosixTimer struct {
 // Schema returns "posix_timer_entry".
 func (*PosixTimer) Schema() string { return "posix_timer_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *PosixTimer) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.ItID))
-	n += 1 + protowire.SizeVarint(uint64(m.ClockID))
-	n += 1 + protowire.SizeVarint(uint64(m.SiSigno))
-	n += 1 + protowire.SizeVarint(uint64(m.ItSigevNotify))
-	n += 1 + protowire.SizeVarint(m.SivalPtr)
-	n += 1 + protowire.SizeVarint(uint64(m.Overrun))
-	n += 1 + protowire.SizeVarint(m.Isec)
-	n += 1 + protowire.SizeVarint(m.Insec)
-	n += 1 + protowire.SizeVarint(m.Vsec)
-	n += 1 + protowire.SizeVarint(m.Vnsec)
-	if m.NotifyThreadID != nil {
-		n += 1 + protowire.SizeVarint(uint64(int64(*m.NotifyThreadID)))
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *PosixTimer) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.ItID))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.ClockID))
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, uint64(m.SiSigno))
-	b = append(b, 0x20)
-	b = protowire.AppendVarint(b, uint64(m.ItSigevNotify))
-	b = append(b, 0x28)
-	b = protowire.AppendVarint(b, m.SivalPtr)
-	b = append(b, 0x30)
-	b = protowire.AppendVarint(b, uint64(m.Overrun))
-	b = append(b, 0x38)
-	b = protowire.AppendVarint(b, m.Isec)
-	b = append(b, 0x40)
-	b = protowire.AppendVarint(b, m.Insec)
-	b = append(b, 0x48)
-	b = protowire.AppendVarint(b, m.Vsec)
-	b = append(b, 0x50)
-	b = protowire.AppendVarint(b, m.Vnsec)
+	b = varint(b, 0x8, uint64(m.ItID))
+	b = varint(b, 0x10, uint64(m.ClockID))
+	b = varint(b, 0x18, uint64(m.SiSigno))
+	b = varint(b, 0x20, uint64(m.ItSigevNotify))
+	b = varint(b, 0x28, m.SivalPtr)
+	b = varint(b, 0x30, uint64(m.Overrun))
+	b = varint(b, 0x38, m.Isec)
+	b = varint(b, 0x40, m.Insec)
+	b = varint(b, 0x48, m.Vsec)
+	b = varint(b, 0x50, m.Vnsec)
 	if m.NotifyThreadID != nil {
-		b = append(b, 0x58)
-		b = protowire.AppendVarint(b, uint64(int64(*m.NotifyThreadID)))
+		b = varint(b, 0x58, uint64(int64(*m.NotifyThreadID)))
 	}
 	return append(b, m.Unknown...)
 }
@@ -2184,7 +1693,7 @@ func (m *PosixTimer) decode(b []byte, _ int) error {
 			m.Vnsec = c.uint64("vnsec")
 			seen |= 0x200
 		case 11:
-			m.NotifyThreadID = new(c.int32("notify_thread_id"))
+			set(&m.NotifyThreadID, c.int32("notify_thread_id"))
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -2215,33 +1724,27 @@ type TaskTimers struct {
 // Schema returns "task_timers_entry".
 func (*TaskTimers) Schema() string { return "task_timers_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *TaskTimers) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeBytes(m.Real.EncodedLen())
-	n += 1 + protowire.SizeBytes(m.Virt.EncodedLen())
-	n += 1 + protowire.SizeBytes(m.Prof.EncodedLen())
-	for i := range m.Posix {
-		n += 1 + protowire.SizeBytes(m.Posix[i].EncodedLen())
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *TaskTimers) Append(b []byte) []byte {
-	b = append(b, 0x0a)
-	b = protowire.AppendVarint(b, uint64(m.Real.EncodedLen()))
-	b = m.Real.Append(b)
-	b = append(b, 0x12)
-	b = protowire.AppendVarint(b, uint64(m.Virt.EncodedLen()))
-	b = m.Virt.Append(b)
-	b = append(b, 0x1a)
-	b = protowire.AppendVarint(b, uint64(m.Prof.EncodedLen()))
-	b = m.Prof.Append(b)
+	{
+		b = begin(b, 0xa)
+		at := len(b)
+		b = end(m.Real.Append(b), at)
+	}
+	{
+		b = begin(b, 0x12)
+		at := len(b)
+		b = end(m.Virt.Append(b), at)
+	}
+	{
+		b = begin(b, 0x1a)
+		at := len(b)
+		b = end(m.Prof.Append(b), at)
+	}
 	for i := range m.Posix {
-		b = append(b, 0x22)
-		b = protowire.AppendVarint(b, uint64(m.Posix[i].EncodedLen()))
-		b = m.Posix[i].Append(b)
+		b = begin(b, 0x22)
+		at := len(b)
+		b = end(m.Posix[i].Append(b), at)
 	}
 	return append(b, m.Unknown...)
 }
@@ -2290,30 +1793,14 @@ type SeccompFilter struct {
 // Schema returns "seccomp_filter".
 func (*SeccompFilter) Schema() string { return "seccomp_filter" }
 
-// EncodedLen returns the length of the encoding.
-func (m *SeccompFilter) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeBytes(len(m.Filter))
-	if m.Prev != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.Prev))
-	}
-	if m.Flags != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.Flags))
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *SeccompFilter) Append(b []byte) []byte {
-	b = append(b, 0x0a)
-	b = protowire.AppendBytes(b, m.Filter)
+	b = text(b, 0xa, m.Filter)
 	if m.Prev != nil {
-		b = append(b, 0x10)
-		b = protowire.AppendVarint(b, uint64(*m.Prev))
+		b = varint(b, 0x10, uint64(*m.Prev))
 	}
 	if m.Flags != nil {
-		b = append(b, 0x18)
-		b = protowire.AppendVarint(b, uint64(*m.Flags))
+		b = varint(b, 0x18, uint64(*m.Flags))
 	}
 	return append(b, m.Unknown...)
 }
@@ -2331,9 +1818,9 @@ func (m *SeccompFilter) decode(b []byte, _ int) error {
 			m.Filter = c.bytes("filter")
 			seen |= 0x1
 		case 2:
-			m.Prev = new(c.uint32("prev"))
+			set(&m.Prev, c.uint32("prev"))
 		case 3:
-			m.Flags = new(c.uint32("flags"))
+			set(&m.Flags, c.uint32("flags"))
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -2369,21 +1856,12 @@ type Seccomp struct {
 // Schema returns "seccomp_entry".
 func (*Seccomp) Schema() string { return "seccomp_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *Seccomp) EncodedLen() int {
-	n := len(m.Unknown)
-	for i := range m.SeccompFilters {
-		n += 1 + protowire.SizeBytes(m.SeccompFilters[i].EncodedLen())
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *Seccomp) Append(b []byte) []byte {
 	for i := range m.SeccompFilters {
-		b = append(b, 0x0a)
-		b = protowire.AppendVarint(b, uint64(m.SeccompFilters[i].EncodedLen()))
-		b = m.SeccompFilters[i].Append(b)
+		b = begin(b, 0xa)
+		at := len(b)
+		b = end(m.SeccompFilters[i].Append(b), at)
 	}
 	return append(b, m.Unknown...)
 }
@@ -2419,26 +1897,12 @@ type FS struct {
 // Schema returns "fs_entry".
 func (*FS) Schema() string { return "fs_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *FS) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.CwdID))
-	n += 1 + protowire.SizeVarint(uint64(m.RootID))
-	if m.Umask != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.Umask))
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *FS) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.CwdID))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.RootID))
+	b = varint(b, 0x8, uint64(m.CwdID))
+	b = varint(b, 0x10, uint64(m.RootID))
 	if m.Umask != nil {
-		b = append(b, 0x18)
-		b = protowire.AppendVarint(b, uint64(*m.Umask))
+		b = varint(b, 0x18, uint64(*m.Umask))
 	}
 	return append(b, m.Unknown...)
 }
@@ -2459,7 +1923,7 @@ func (m *FS) decode(b []byte, _ int) error {
 			m.RootID = c.uint32("root_id")
 			seen |= 0x2
 		case 3:
-			m.Umask = new(c.uint32("umask"))
+			set(&m.Umask, c.uint32("umask"))
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -2489,37 +1953,22 @@ type CPUInfo struct {
 // Schema returns "cpuinfo_entry".
 func (*CPUInfo) Schema() string { return "cpuinfo_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *CPUInfo) EncodedLen() int {
-	n := len(m.Unknown)
-	for i := range m.X86Entry {
-		n += 1 + protowire.SizeBytes(m.X86Entry[i].EncodedLen())
-	}
-	for i := range m.PPC64Entry {
-		n += 1 + protowire.SizeBytes(m.PPC64Entry[i].EncodedLen())
-	}
-	for i := range m.S390Entry {
-		n += 1 + protowire.SizeBytes(m.S390Entry[i].EncodedLen())
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *CPUInfo) Append(b []byte) []byte {
 	for i := range m.X86Entry {
-		b = append(b, 0x0a)
-		b = protowire.AppendVarint(b, uint64(m.X86Entry[i].EncodedLen()))
-		b = m.X86Entry[i].Append(b)
+		b = begin(b, 0xa)
+		at := len(b)
+		b = end(m.X86Entry[i].Append(b), at)
 	}
 	for i := range m.PPC64Entry {
-		b = append(b, 0x12)
-		b = protowire.AppendVarint(b, uint64(m.PPC64Entry[i].EncodedLen()))
-		b = m.PPC64Entry[i].Append(b)
+		b = begin(b, 0x12)
+		at := len(b)
+		b = end(m.PPC64Entry[i].Append(b), at)
 	}
 	for i := range m.S390Entry {
-		b = append(b, 0x1a)
-		b = protowire.AppendVarint(b, uint64(m.S390Entry[i].EncodedLen()))
-		b = m.S390Entry[i].Append(b)
+		b = begin(b, 0x1a)
+		at := len(b)
+		b = end(m.S390Entry[i].Append(b), at)
 	}
 	return append(b, m.Unknown...)
 }
@@ -2566,63 +2015,27 @@ type CPUInfoX86 struct {
 // Schema returns "cpuinfo_x86_entry".
 func (*CPUInfoX86) Schema() string { return "cpuinfo_x86_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *CPUInfoX86) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(int64(m.VendorID)))
-	n += 1 + protowire.SizeVarint(uint64(m.CPUFamily))
-	n += 1 + protowire.SizeVarint(uint64(m.Model))
-	n += 1 + protowire.SizeVarint(uint64(m.Stepping))
-	n += 1 + protowire.SizeVarint(uint64(m.CapabilityVer))
-	for i := range m.Capability {
-		n += 1 + protowire.SizeVarint(uint64(m.Capability[i]))
-	}
-	if m.ModelID != nil {
-		n += 1 + protowire.SizeBytes(len(*m.ModelID))
-	}
-	if m.XfeaturesMask != nil {
-		n += 1 + protowire.SizeVarint(*m.XfeaturesMask)
-	}
-	if m.XsaveSize != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.XsaveSize))
-	}
-	if m.XsaveSizeMax != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.XsaveSizeMax))
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *CPUInfoX86) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(int64(m.VendorID)))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.CPUFamily))
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, uint64(m.Model))
-	b = append(b, 0x20)
-	b = protowire.AppendVarint(b, uint64(m.Stepping))
-	b = append(b, 0x28)
-	b = protowire.AppendVarint(b, uint64(m.CapabilityVer))
+	b = varint(b, 0x8, uint64(int64(m.VendorID)))
+	b = varint(b, 0x10, uint64(m.CPUFamily))
+	b = varint(b, 0x18, uint64(m.Model))
+	b = varint(b, 0x20, uint64(m.Stepping))
+	b = varint(b, 0x28, uint64(m.CapabilityVer))
 	for i := range m.Capability {
-		b = append(b, 0x30)
-		b = protowire.AppendVarint(b, uint64(m.Capability[i]))
+		b = varint(b, 0x30, uint64(m.Capability[i]))
 	}
 	if m.ModelID != nil {
-		b = append(b, 0x3a)
-		b = protowire.AppendString(b, *m.ModelID)
+		b = text(b, 0x3a, *m.ModelID)
 	}
 	if m.XfeaturesMask != nil {
-		b = append(b, 0x40)
-		b = protowire.AppendVarint(b, *m.XfeaturesMask)
+		b = varint(b, 0x40, *m.XfeaturesMask)
 	}
 	if m.XsaveSize != nil {
-		b = append(b, 0x48)
-		b = protowire.AppendVarint(b, uint64(*m.XsaveSize))
+		b = varint(b, 0x48, uint64(*m.XsaveSize))
 	}
 	if m.XsaveSizeMax != nil {
-		b = append(b, 0x50)
-		b = protowire.AppendVarint(b, uint64(*m.XsaveSizeMax))
+		b = varint(b, 0x50, uint64(*m.XsaveSizeMax))
 	}
 	return append(b, m.Unknown...)
 }
@@ -2654,13 +2067,13 @@ func (m *CPUInfoX86) decode(b []byte, _ int) error {
 		case 6:
 			m.Capability = c.uint32s(m.Capability, "capability")
 		case 7:
-			m.ModelID = new(c.string("model_id"))
+			set(&m.ModelID, c.string("model_id"))
 		case 8:
-			m.XfeaturesMask = new(c.uint64("xfeatures_mask"))
+			set(&m.XfeaturesMask, c.uint64("xfeatures_mask"))
 		case 9:
-			m.XsaveSize = new(c.uint32("xsave_size"))
+			set(&m.XsaveSize, c.uint32("xsave_size"))
 		case 10:
-			m.XsaveSizeMax = new(c.uint32("xsave_size_max"))
+			set(&m.XsaveSizeMax, c.uint32("xsave_size_max"))
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -2713,23 +2126,11 @@ type CPUInfoPPC64 struct {
 // Schema returns "cpuinfo_ppc64_entry".
 func (*CPUInfoPPC64) Schema() string { return "cpuinfo_ppc64_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *CPUInfoPPC64) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(int64(m.Endian)))
-	for i := range m.HWCap {
-		n += 1 + protowire.SizeVarint(m.HWCap[i])
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *CPUInfoPPC64) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(int64(m.Endian)))
+	b = varint(b, 0x8, uint64(int64(m.Endian)))
 	for i := range m.HWCap {
-		b = append(b, 0x10)
-		b = protowire.AppendVarint(b, m.HWCap[i])
+		b = varint(b, 0x10, m.HWCap[i])
 	}
 	return append(b, m.Unknown...)
 }
@@ -2767,20 +2168,10 @@ type CPUInfoS390 struct {
 // Schema returns "cpuinfo_s390_entry".
 func (*CPUInfoS390) Schema() string { return "cpuinfo_s390_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *CPUInfoS390) EncodedLen() int {
-	n := len(m.Unknown)
-	for i := range m.HWCap {
-		n += 1 + protowire.SizeVarint(m.HWCap[i])
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *CPUInfoS390) Append(b []byte) []byte {
 	for i := range m.HWCap {
-		b = append(b, 0x10)
-		b = protowire.AppendVarint(b, m.HWCap[i])
+		b = varint(b, 0x10, m.HWCap[i])
 	}
 	return append(b, m.Unknown...)
 }
@@ -2827,79 +2218,33 @@ type DumpStats struct {
 // Schema returns "dump_stats_entry".
 func (*DumpStats) Schema() string { return "dump_stats_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *DumpStats) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.FreezingTime))
-	n += 1 + protowire.SizeVarint(uint64(m.FrozenTime))
-	n += 1 + protowire.SizeVarint(uint64(m.MemdumpTime))
-	n += 1 + protowire.SizeVarint(uint64(m.MemwriteTime))
-	n += 1 + protowire.SizeVarint(m.PagesScanned)
-	n += 1 + protowire.SizeVarint(m.PagesSkippedParent)
-	n += 1 + protowire.SizeVarint(m.PagesWritten)
-	if m.IrmapResolve != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.IrmapResolve))
-	}
-	n += 1 + protowire.SizeVarint(m.PagesLazy)
-	if m.PagePipes != nil {
-		n += 1 + protowire.SizeVarint(*m.PagePipes)
-	}
-	if m.PagePipeBufs != nil {
-		n += 1 + protowire.SizeVarint(*m.PagePipeBufs)
-	}
-	if m.ShpagesScanned != nil {
-		n += 1 + protowire.SizeVarint(*m.ShpagesScanned)
-	}
-	if m.ShpagesSkippedParent != nil {
-		n += 1 + protowire.SizeVarint(*m.ShpagesSkippedParent)
-	}
-	if m.ShpagesWritten != nil {
-		n += 1 + protowire.SizeVarint(*m.ShpagesWritten)
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *DumpStats) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.FreezingTime))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.FrozenTime))
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, uint64(m.MemdumpTime))
-	b = append(b, 0x20)
-	b = protowire.AppendVarint(b, uint64(m.MemwriteTime))
-	b = append(b, 0x28)
-	b = protowire.AppendVarint(b, m.PagesScanned)
-	b = append(b, 0x30)
-	b = protowire.AppendVarint(b, m.PagesSkippedParent)
-	b = append(b, 0x38)
-	b = protowire.AppendVarint(b, m.PagesWritten)
+	b = varint(b, 0x8, uint64(m.FreezingTime))
+	b = varint(b, 0x10, uint64(m.FrozenTime))
+	b = varint(b, 0x18, uint64(m.MemdumpTime))
+	b = varint(b, 0x20, uint64(m.MemwriteTime))
+	b = varint(b, 0x28, m.PagesScanned)
+	b = varint(b, 0x30, m.PagesSkippedParent)
+	b = varint(b, 0x38, m.PagesWritten)
 	if m.IrmapResolve != nil {
-		b = append(b, 0x40)
-		b = protowire.AppendVarint(b, uint64(*m.IrmapResolve))
+		b = varint(b, 0x40, uint64(*m.IrmapResolve))
 	}
-	b = append(b, 0x48)
-	b = protowire.AppendVarint(b, m.PagesLazy)
+	b = varint(b, 0x48, m.PagesLazy)
 	if m.PagePipes != nil {
-		b = append(b, 0x50)
-		b = protowire.AppendVarint(b, *m.PagePipes)
+		b = varint(b, 0x50, *m.PagePipes)
 	}
 	if m.PagePipeBufs != nil {
-		b = append(b, 0x58)
-		b = protowire.AppendVarint(b, *m.PagePipeBufs)
+		b = varint(b, 0x58, *m.PagePipeBufs)
 	}
 	if m.ShpagesScanned != nil {
-		b = append(b, 0x60)
-		b = protowire.AppendVarint(b, *m.ShpagesScanned)
+		b = varint(b, 0x60, *m.ShpagesScanned)
 	}
 	if m.ShpagesSkippedParent != nil {
-		b = append(b, 0x68)
-		b = protowire.AppendVarint(b, *m.ShpagesSkippedParent)
+		b = varint(b, 0x68, *m.ShpagesSkippedParent)
 	}
 	if m.ShpagesWritten != nil {
-		b = append(b, 0x70)
-		b = protowire.AppendVarint(b, *m.ShpagesWritten)
+		b = varint(b, 0x70, *m.ShpagesWritten)
 	}
 	return append(b, m.Unknown...)
 }
@@ -2935,20 +2280,20 @@ func (m *DumpStats) decode(b []byte, _ int) error {
 			m.PagesWritten = c.uint64("pages_written")
 			seen |= 0x40
 		case 8:
-			m.IrmapResolve = new(c.uint32("irmap_resolve"))
+			set(&m.IrmapResolve, c.uint32("irmap_resolve"))
 		case 9:
 			m.PagesLazy = c.uint64("pages_lazy")
 			seen |= 0x80
 		case 10:
-			m.PagePipes = new(c.uint64("page_pipes"))
+			set(&m.PagePipes, c.uint64("page_pipes"))
 		case 11:
-			m.PagePipeBufs = new(c.uint64("page_pipe_bufs"))
+			set(&m.PagePipeBufs, c.uint64("page_pipe_bufs"))
 		case 12:
-			m.ShpagesScanned = new(c.uint64("shpages_scanned"))
+			set(&m.ShpagesScanned, c.uint64("shpages_scanned"))
 		case 13:
-			m.ShpagesSkippedParent = new(c.uint64("shpages_skipped_parent"))
+			set(&m.ShpagesSkippedParent, c.uint64("shpages_skipped_parent"))
 		case 14:
-			m.ShpagesWritten = new(c.uint64("shpages_written"))
+			set(&m.ShpagesWritten, c.uint64("shpages_written"))
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -3020,32 +2365,14 @@ type RestoreStats struct {
 // Schema returns "restore_stats_entry".
 func (*RestoreStats) Schema() string { return "restore_stats_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *RestoreStats) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(m.PagesCompared)
-	n += 1 + protowire.SizeVarint(m.PagesSkippedCow)
-	n += 1 + protowire.SizeVarint(uint64(m.ForkingTime))
-	n += 1 + protowire.SizeVarint(uint64(m.RestoreTime))
-	if m.PagesRestored != nil {
-		n += 1 + protowire.SizeVarint(*m.PagesRestored)
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *RestoreStats) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, m.PagesCompared)
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, m.PagesSkippedCow)
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, uint64(m.ForkingTime))
-	b = append(b, 0x20)
-	b = protowire.AppendVarint(b, uint64(m.RestoreTime))
+	b = varint(b, 0x8, m.PagesCompared)
+	b = varint(b, 0x10, m.PagesSkippedCow)
+	b = varint(b, 0x18, uint64(m.ForkingTime))
+	b = varint(b, 0x20, uint64(m.RestoreTime))
 	if m.PagesRestored != nil {
-		b = append(b, 0x28)
-		b = protowire.AppendVarint(b, *m.PagesRestored)
+		b = varint(b, 0x28, *m.PagesRestored)
 	}
 	return append(b, m.Unknown...)
 }
@@ -3072,7 +2399,7 @@ func (m *RestoreStats) decode(b []byte, _ int) error {
 			m.RestoreTime = c.uint32("restore_time")
 			seen |= 0x8
 		case 5:
-			m.PagesRestored = new(c.uint64("pages_restored"))
+			set(&m.PagesRestored, c.uint64("pages_restored"))
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -3101,29 +2428,17 @@ type Stats struct {
 // Schema returns "stats_entry".
 func (*Stats) Schema() string { return "stats_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *Stats) EncodedLen() int {
-	n := len(m.Unknown)
-	if m.Dump != nil {
-		n += 1 + protowire.SizeBytes(m.Dump.EncodedLen())
-	}
-	if m.Restore != nil {
-		n += 1 + protowire.SizeBytes(m.Restore.EncodedLen())
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *Stats) Append(b []byte) []byte {
 	if m.Dump != nil {
-		b = append(b, 0x0a)
-		b = protowire.AppendVarint(b, uint64(m.Dump.EncodedLen()))
-		b = m.Dump.Append(b)
+		b = begin(b, 0xa)
+		at := len(b)
+		b = end(m.Dump.Append(b), at)
 	}
 	if m.Restore != nil {
-		b = append(b, 0x12)
-		b = protowire.AppendVarint(b, uint64(m.Restore.EncodedLen()))
-		b = m.Restore.Append(b)
+		b = begin(b, 0x12)
+		at := len(b)
+		b = end(m.Restore.Append(b), at)
 	}
 	return append(b, m.Unknown...)
 }
@@ -3164,20 +2479,10 @@ type Timespec struct {
 // Schema returns "timespec".
 func (*Timespec) Schema() string { return "timespec" }
 
-// EncodedLen returns the length of the encoding.
-func (m *Timespec) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(m.TvSec)
-	n += 1 + protowire.SizeVarint(m.TvNsec)
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *Timespec) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, m.TvSec)
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, m.TvNsec)
+	b = varint(b, 0x8, m.TvSec)
+	b = varint(b, 0x10, m.TvNsec)
 	return append(b, m.Unknown...)
 }
 
@@ -3216,22 +2521,18 @@ type TimeNS struct {
 // Schema returns "timens_entry".
 func (*TimeNS) Schema() string { return "timens_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *TimeNS) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeBytes(m.Monotonic.EncodedLen())
-	n += 1 + protowire.SizeBytes(m.Boottime.EncodedLen())
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *TimeNS) Append(b []byte) []byte {
-	b = append(b, 0x0a)
-	b = protowire.AppendVarint(b, uint64(m.Monotonic.EncodedLen()))
-	b = m.Monotonic.Append(b)
-	b = append(b, 0x12)
-	b = protowire.AppendVarint(b, uint64(m.Boottime.EncodedLen()))
-	b = m.Boottime.Append(b)
+	{
+		b = begin(b, 0xa)
+		at := len(b)
+		b = end(m.Monotonic.Append(b), at)
+	}
+	{
+		b = begin(b, 0x12)
+		at := len(b)
+		b = end(m.Boottime.Append(b), at)
+	}
 	return append(b, m.Unknown...)
 }
 
@@ -3272,20 +2573,10 @@ type Timeval struct {
 // Schema returns "timeval".
 func (*Timeval) Schema() string { return "timeval" }
 
-// EncodedLen returns the length of the encoding.
-func (m *Timeval) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(m.TvSec)
-	n += 1 + protowire.SizeVarint(m.TvUsec)
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *Timeval) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, m.TvSec)
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, m.TvUsec)
+	b = varint(b, 0x8, m.TvSec)
+	b = varint(b, 0x10, m.TvUsec)
 	return append(b, m.Unknown...)
 }
 
@@ -3323,17 +2614,9 @@ type ImgStreamerRequest struct {
 // Schema returns "img_streamer_request_entry".
 func (*ImgStreamerRequest) Schema() string { return "img_streamer_request_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *ImgStreamerRequest) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeBytes(len(m.Filename))
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *ImgStreamerRequest) Append(b []byte) []byte {
-	b = append(b, 0x0a)
-	b = protowire.AppendString(b, m.Filename)
+	b = text(b, 0xa, m.Filename)
 	return append(b, m.Unknown...)
 }
 
@@ -3368,17 +2651,9 @@ type ImgStreamerReply struct {
 // Schema returns "img_streamer_reply_entry".
 func (*ImgStreamerReply) Schema() string { return "img_streamer_reply_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *ImgStreamerReply) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + 1
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *ImgStreamerReply) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, boolVarint(m.Exists))
+	b = varint(b, 0x8, boolVarint(m.Exists))
 	return append(b, m.Unknown...)
 }
 

@@ -20,32 +20,14 @@ type FDInfo struct {
 // Schema returns "fdinfo_entry".
 func (*FDInfo) Schema() string { return "fdinfo_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *FDInfo) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.ID))
-	n += 1 + protowire.SizeVarint(uint64(m.Flags))
-	n += 1 + protowire.SizeVarint(uint64(int64(m.Type)))
-	n += 1 + protowire.SizeVarint(uint64(m.FD))
-	if m.XattrSecuritySelinux != nil {
-		n += 1 + protowire.SizeBytes(len(*m.XattrSecuritySelinux))
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *FDInfo) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.ID))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.Flags))
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, uint64(int64(m.Type)))
-	b = append(b, 0x20)
-	b = protowire.AppendVarint(b, uint64(m.FD))
+	b = varint(b, 0x8, uint64(m.ID))
+	b = varint(b, 0x10, uint64(m.Flags))
+	b = varint(b, 0x18, uint64(int64(m.Type)))
+	b = varint(b, 0x20, uint64(m.FD))
 	if m.XattrSecuritySelinux != nil {
-		b = append(b, 0x2a)
-		b = protowire.AppendString(b, *m.XattrSecuritySelinux)
+		b = text(b, 0x2a, *m.XattrSecuritySelinux)
 	}
 	return append(b, m.Unknown...)
 }
@@ -72,7 +54,7 @@ func (m *FDInfo) decode(b []byte, _ int) error {
 			m.FD = c.uint32("fd")
 			seen |= 0x8
 		case 5:
-			m.XattrSecuritySelinux = new(c.string("xattr_security_selinux"))
+			set(&m.XattrSecuritySelinux, c.string("xattr_security_selinux"))
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -121,179 +103,109 @@ type File struct {
 // Schema returns "file_entry".
 func (*File) Schema() string { return "file_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *File) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(int64(m.Type)))
-	n += 1 + protowire.SizeVarint(uint64(m.ID))
-	if m.Reg != nil {
-		n += 1 + protowire.SizeBytes(m.Reg.EncodedLen())
-	}
-	if m.Isk != nil {
-		n += 1 + protowire.SizeBytes(m.Isk.EncodedLen())
-	}
-	if m.Nsf != nil {
-		n += 1 + protowire.SizeBytes(m.Nsf.EncodedLen())
-	}
-	if m.Psk != nil {
-		n += 1 + protowire.SizeBytes(m.Psk.EncodedLen())
-	}
-	if m.Nlsk != nil {
-		n += 1 + protowire.SizeBytes(m.Nlsk.EncodedLen())
-	}
-	if m.Efd != nil {
-		n += 1 + protowire.SizeBytes(m.Efd.EncodedLen())
-	}
-	if m.Epfd != nil {
-		n += 1 + protowire.SizeBytes(m.Epfd.EncodedLen())
-	}
-	if m.Sgfd != nil {
-		n += 1 + protowire.SizeBytes(m.Sgfd.EncodedLen())
-	}
-	if m.TunF != nil {
-		n += 1 + protowire.SizeBytes(m.TunF.EncodedLen())
-	}
-	if m.TFD != nil {
-		n += 1 + protowire.SizeBytes(m.TFD.EncodedLen())
-	}
-	if m.Ify != nil {
-		n += 1 + protowire.SizeBytes(m.Ify.EncodedLen())
-	}
-	if m.Ffy != nil {
-		n += 1 + protowire.SizeBytes(m.Ffy.EncodedLen())
-	}
-	if m.Ext != nil {
-		n += 1 + protowire.SizeBytes(m.Ext.EncodedLen())
-	}
-	if m.Usk != nil {
-		n += 2 + protowire.SizeBytes(m.Usk.EncodedLen())
-	}
-	if m.FIFO != nil {
-		n += 2 + protowire.SizeBytes(m.FIFO.EncodedLen())
-	}
-	if m.Pipe != nil {
-		n += 2 + protowire.SizeBytes(m.Pipe.EncodedLen())
-	}
-	if m.TTY != nil {
-		n += 2 + protowire.SizeBytes(m.TTY.EncodedLen())
-	}
-	if m.MemFD != nil {
-		n += 2 + protowire.SizeBytes(m.MemFD.EncodedLen())
-	}
-	if m.Bpf != nil {
-		n += 2 + protowire.SizeBytes(m.Bpf.EncodedLen())
-	}
-	if m.PidFD != nil {
-		n += 2 + protowire.SizeBytes(m.PidFD.EncodedLen())
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *File) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(int64(m.Type)))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.ID))
+	b = varint(b, 0x8, uint64(int64(m.Type)))
+	b = varint(b, 0x10, uint64(m.ID))
 	if m.Reg != nil {
-		b = append(b, 0x1a)
-		b = protowire.AppendVarint(b, uint64(m.Reg.EncodedLen()))
-		b = m.Reg.Append(b)
+		b = begin(b, 0x1a)
+		at := len(b)
+		b = end(m.Reg.Append(b), at)
 	}
 	if m.Isk != nil {
-		b = append(b, 0x22)
-		b = protowire.AppendVarint(b, uint64(m.Isk.EncodedLen()))
-		b = m.Isk.Append(b)
+		b = begin(b, 0x22)
+		at := len(b)
+		b = end(m.Isk.Append(b), at)
 	}
 	if m.Nsf != nil {
-		b = append(b, 0x2a)
-		b = protowire.AppendVarint(b, uint64(m.Nsf.EncodedLen()))
-		b = m.Nsf.Append(b)
+		b = begin(b, 0x2a)
+		at := len(b)
+		b = end(m.Nsf.Append(b), at)
 	}
 	if m.Psk != nil {
-		b = append(b, 0x32)
-		b = protowire.AppendVarint(b, uint64(m.Psk.EncodedLen()))
-		b = m.Psk.Append(b)
+		b = begin(b, 0x32)
+		at := len(b)
+		b = end(m.Psk.Append(b), at)
 	}
 	if m.Nlsk != nil {
-		b = append(b, 0x3a)
-		b = protowire.AppendVarint(b, uint64(m.Nlsk.EncodedLen()))
-		b = m.Nlsk.Append(b)
+		b = begin(b, 0x3a)
+		at := len(b)
+		b = end(m.Nlsk.Append(b), at)
 	}
 	if m.Efd != nil {
-		b = append(b, 0x42)
-		b = protowire.AppendVarint(b, uint64(m.Efd.EncodedLen()))
-		b = m.Efd.Append(b)
+		b = begin(b, 0x42)
+		at := len(b)
+		b = end(m.Efd.Append(b), at)
 	}
 	if m.Epfd != nil {
-		b = append(b, 0x4a)
-		b = protowire.AppendVarint(b, uint64(m.Epfd.EncodedLen()))
-		b = m.Epfd.Append(b)
+		b = begin(b, 0x4a)
+		at := len(b)
+		b = end(m.Epfd.Append(b), at)
 	}
 	if m.Sgfd != nil {
-		b = append(b, 0x52)
-		b = protowire.AppendVarint(b, uint64(m.Sgfd.EncodedLen()))
-		b = m.Sgfd.Append(b)
+		b = begin(b, 0x52)
+		at := len(b)
+		b = end(m.Sgfd.Append(b), at)
 	}
 	if m.TunF != nil {
-		b = append(b, 0x5a)
-		b = protowire.AppendVarint(b, uint64(m.TunF.EncodedLen()))
-		b = m.TunF.Append(b)
+		b = begin(b, 0x5a)
+		at := len(b)
+		b = end(m.TunF.Append(b), at)
 	}
 	if m.TFD != nil {
-		b = append(b, 0x62)
-		b = protowire.AppendVarint(b, uint64(m.TFD.EncodedLen()))
-		b = m.TFD.Append(b)
+		b = begin(b, 0x62)
+		at := len(b)
+		b = end(m.TFD.Append(b), at)
 	}
 	if m.Ify != nil {
-		b = append(b, 0x6a)
-		b = protowire.AppendVarint(b, uint64(m.Ify.EncodedLen()))
-		b = m.Ify.Append(b)
+		b = begin(b, 0x6a)
+		at := len(b)
+		b = end(m.Ify.Append(b), at)
 	}
 	if m.Ffy != nil {
-		b = append(b, 0x72)
-		b = protowire.AppendVarint(b, uint64(m.Ffy.EncodedLen()))
-		b = m.Ffy.Append(b)
+		b = begin(b, 0x72)
+		at := len(b)
+		b = end(m.Ffy.Append(b), at)
 	}
 	if m.Ext != nil {
-		b = append(b, 0x7a)
-		b = protowire.AppendVarint(b, uint64(m.Ext.EncodedLen()))
-		b = m.Ext.Append(b)
+		b = begin(b, 0x7a)
+		at := len(b)
+		b = end(m.Ext.Append(b), at)
 	}
 	if m.Usk != nil {
-		b = append(b, 0x82, 0x01)
-		b = protowire.AppendVarint(b, uint64(m.Usk.EncodedLen()))
-		b = m.Usk.Append(b)
+		b = begin(b, 0x82)
+		at := len(b)
+		b = end(m.Usk.Append(b), at)
 	}
 	if m.FIFO != nil {
-		b = append(b, 0x8a, 0x01)
-		b = protowire.AppendVarint(b, uint64(m.FIFO.EncodedLen()))
-		b = m.FIFO.Append(b)
+		b = begin(b, 0x8a)
+		at := len(b)
+		b = end(m.FIFO.Append(b), at)
 	}
 	if m.Pipe != nil {
-		b = append(b, 0x92, 0x01)
-		b = protowire.AppendVarint(b, uint64(m.Pipe.EncodedLen()))
-		b = m.Pipe.Append(b)
+		b = begin(b, 0x92)
+		at := len(b)
+		b = end(m.Pipe.Append(b), at)
 	}
 	if m.TTY != nil {
-		b = append(b, 0x9a, 0x01)
-		b = protowire.AppendVarint(b, uint64(m.TTY.EncodedLen()))
-		b = m.TTY.Append(b)
+		b = begin(b, 0x9a)
+		at := len(b)
+		b = end(m.TTY.Append(b), at)
 	}
 	if m.MemFD != nil {
-		b = append(b, 0xa2, 0x01)
-		b = protowire.AppendVarint(b, uint64(m.MemFD.EncodedLen()))
-		b = m.MemFD.Append(b)
+		b = begin(b, 0xa2)
+		at := len(b)
+		b = end(m.MemFD.Append(b), at)
 	}
 	if m.Bpf != nil {
-		b = append(b, 0xaa, 0x01)
-		b = protowire.AppendVarint(b, uint64(m.Bpf.EncodedLen()))
-		b = m.Bpf.Append(b)
+		b = begin(b, 0xaa)
+		at := len(b)
+		b = end(m.Bpf.Append(b), at)
 	}
 	if m.PidFD != nil {
-		b = append(b, 0xb2, 0x01)
-		b = protowire.AppendVarint(b, uint64(m.PidFD.EncodedLen()))
-		b = m.PidFD.Append(b)
+		b = begin(b, 0xb2)
+		at := len(b)
+		b = end(m.PidFD.Append(b), at)
 	}
 	return append(b, m.Unknown...)
 }
@@ -416,29 +328,13 @@ type Fown struct {
 // Schema returns "fown_entry".
 func (*Fown) Schema() string { return "fown_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *Fown) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.UID))
-	n += 1 + protowire.SizeVarint(uint64(m.EUID))
-	n += 1 + protowire.SizeVarint(uint64(m.Signum))
-	n += 1 + protowire.SizeVarint(uint64(m.PIDType))
-	n += 1 + protowire.SizeVarint(uint64(m.PID))
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *Fown) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.UID))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.EUID))
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, uint64(m.Signum))
-	b = append(b, 0x20)
-	b = protowire.AppendVarint(b, uint64(m.PIDType))
-	b = append(b, 0x28)
-	b = protowire.AppendVarint(b, uint64(m.PID))
+	b = varint(b, 0x8, uint64(m.UID))
+	b = varint(b, 0x10, uint64(m.EUID))
+	b = varint(b, 0x18, uint64(m.Signum))
+	b = varint(b, 0x20, uint64(m.PIDType))
+	b = varint(b, 0x28, uint64(m.PID))
 	return append(b, m.Unknown...)
 }
 
@@ -497,85 +393,40 @@ type RegFile struct {
 // Schema returns "reg_file_entry".
 func (*RegFile) Schema() string { return "reg_file_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *RegFile) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.ID))
-	n += 1 + protowire.SizeVarint(uint64(m.Flags))
-	n += 1 + protowire.SizeVarint(m.Pos)
-	n += 1 + protowire.SizeBytes(m.Fown.EncodedLen())
-	n += 1 + protowire.SizeBytes(len(m.Name))
-	if m.MntID != nil {
-		n += 1 + protowire.SizeVarint(protowire.EncodeZigZag(int64(*m.MntID)))
-	}
-	if m.Size != nil {
-		n += 1 + protowire.SizeVarint(*m.Size)
-	}
-	if m.Ext != nil {
-		n += 1 + 1
-	}
-	if m.Mode != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.Mode))
-	}
-	for i := range m.BuildID {
-		n += 1 + protowire.SizeVarint(uint64(m.BuildID[i]))
-	}
-	if m.Checksum != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.Checksum))
-	}
-	if m.ChecksumConfig != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.ChecksumConfig))
-	}
-	if m.ChecksumParameter != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.ChecksumParameter))
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *RegFile) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.ID))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.Flags))
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, m.Pos)
-	b = append(b, 0x2a)
-	b = protowire.AppendVarint(b, uint64(m.Fown.EncodedLen()))
-	b = m.Fown.Append(b)
-	b = append(b, 0x32)
-	b = protowire.AppendString(b, m.Name)
+	b = varint(b, 0x8, uint64(m.ID))
+	b = varint(b, 0x10, uint64(m.Flags))
+	b = varint(b, 0x18, m.Pos)
+	{
+		b = begin(b, 0x2a)
+		at := len(b)
+		b = end(m.Fown.Append(b), at)
+	}
+	b = text(b, 0x32, m.Name)
 	if m.MntID != nil {
-		b = append(b, 0x38)
-		b = protowire.AppendVarint(b, uint64(uint32(protowire.EncodeZigZag(int64(*m.MntID)))))
+		b = varint(b, 0x38, uint64(uint32(protowire.EncodeZigZag(int64(*m.MntID)))))
 	}
 	if m.Size != nil {
-		b = append(b, 0x40)
-		b = protowire.AppendVarint(b, *m.Size)
+		b = varint(b, 0x40, *m.Size)
 	}
 	if m.Ext != nil {
-		b = append(b, 0x48)
-		b = protowire.AppendVarint(b, boolVarint(*m.Ext))
+		b = varint(b, 0x48, boolVarint(*m.Ext))
 	}
 	if m.Mode != nil {
-		b = append(b, 0x50)
-		b = protowire.AppendVarint(b, uint64(*m.Mode))
+		b = varint(b, 0x50, uint64(*m.Mode))
 	}
 	for i := range m.BuildID {
-		b = append(b, 0x58)
-		b = protowire.AppendVarint(b, uint64(m.BuildID[i]))
+		b = varint(b, 0x58, uint64(m.BuildID[i]))
 	}
 	if m.Checksum != nil {
-		b = append(b, 0x60)
-		b = protowire.AppendVarint(b, uint64(*m.Checksum))
+		b = varint(b, 0x60, uint64(*m.Checksum))
 	}
 	if m.ChecksumConfig != nil {
-		b = append(b, 0x68)
-		b = protowire.AppendVarint(b, uint64(*m.ChecksumConfig))
+		b = varint(b, 0x68, uint64(*m.ChecksumConfig))
 	}
 	if m.ChecksumParameter != nil {
-		b = append(b, 0x70)
-		b = protowire.AppendVarint(b, uint64(*m.ChecksumParameter))
+		b = varint(b, 0x70, uint64(*m.ChecksumParameter))
 	}
 	return append(b, m.Unknown...)
 }
@@ -606,21 +457,21 @@ func (m *RegFile) decode(b []byte, depth int) error {
 			m.Name = c.string("name")
 			seen |= 0x10
 		case 7:
-			m.MntID = new(c.sint32("mnt_id"))
+			set(&m.MntID, c.sint32("mnt_id"))
 		case 8:
-			m.Size = new(c.uint64("size"))
+			set(&m.Size, c.uint64("size"))
 		case 9:
-			m.Ext = new(c.bool("ext"))
+			set(&m.Ext, c.bool("ext"))
 		case 10:
-			m.Mode = new(c.uint32("mode"))
+			set(&m.Mode, c.uint32("mode"))
 		case 11:
 			m.BuildID = c.uint32s(m.BuildID, "build_id")
 		case 12:
-			m.Checksum = new(c.uint32("checksum"))
+			set(&m.Checksum, c.uint32("checksum"))
 		case 13:
-			m.ChecksumConfig = new(c.uint32("checksum_config"))
+			set(&m.ChecksumConfig, c.uint32("checksum_config"))
 		case 14:
-			m.ChecksumParameter = new(c.uint32("checksum_parameter"))
+			set(&m.ChecksumParameter, c.uint32("checksum_parameter"))
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -699,26 +550,12 @@ type NSFile struct {
 // Schema returns "ns_file_entry".
 func (*NSFile) Schema() string { return "ns_file_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *NSFile) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.ID))
-	n += 1 + protowire.SizeVarint(uint64(m.NSID))
-	n += 1 + protowire.SizeVarint(uint64(m.NSCflag))
-	n += 1 + protowire.SizeVarint(uint64(m.Flags))
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *NSFile) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.ID))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.NSID))
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, uint64(m.NSCflag))
-	b = append(b, 0x20)
-	b = protowire.AppendVarint(b, uint64(m.Flags))
+	b = varint(b, 0x8, uint64(m.ID))
+	b = varint(b, 0x10, uint64(m.NSID))
+	b = varint(b, 0x18, uint64(m.NSCflag))
+	b = varint(b, 0x20, uint64(m.Flags))
 	return append(b, m.Unknown...)
 }
 
@@ -765,27 +602,16 @@ type EventFD struct {
 // Schema returns "eventfd_file_entry".
 func (*EventFD) Schema() string { return "eventfd_file_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *EventFD) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.ID))
-	n += 1 + protowire.SizeVarint(uint64(m.Flags))
-	n += 1 + protowire.SizeBytes(m.Fown.EncodedLen())
-	n += 1 + protowire.SizeVarint(m.Counter)
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *EventFD) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.ID))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.Flags))
-	b = append(b, 0x1a)
-	b = protowire.AppendVarint(b, uint64(m.Fown.EncodedLen()))
-	b = m.Fown.Append(b)
-	b = append(b, 0x20)
-	b = protowire.AppendVarint(b, m.Counter)
+	b = varint(b, 0x8, uint64(m.ID))
+	b = varint(b, 0x10, uint64(m.Flags))
+	{
+		b = begin(b, 0x1a)
+		at := len(b)
+		b = end(m.Fown.Append(b), at)
+	}
+	b = varint(b, 0x20, m.Counter)
 	return append(b, m.Unknown...)
 }
 
@@ -836,46 +662,20 @@ type EventPollTFD struct {
 // Schema returns "eventpoll_tfd_entry".
 func (*EventPollTFD) Schema() string { return "eventpoll_tfd_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *EventPollTFD) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.ID))
-	n += 1 + protowire.SizeVarint(uint64(m.TFD))
-	n += 1 + protowire.SizeVarint(uint64(m.Events))
-	n += 1 + protowire.SizeVarint(m.Data)
-	if m.Dev != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.Dev))
-	}
-	if m.Inode != nil {
-		n += 1 + protowire.SizeVarint(*m.Inode)
-	}
-	if m.Pos != nil {
-		n += 1 + protowire.SizeVarint(*m.Pos)
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *EventPollTFD) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.ID))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.TFD))
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, uint64(m.Events))
-	b = append(b, 0x20)
-	b = protowire.AppendVarint(b, m.Data)
+	b = varint(b, 0x8, uint64(m.ID))
+	b = varint(b, 0x10, uint64(m.TFD))
+	b = varint(b, 0x18, uint64(m.Events))
+	b = varint(b, 0x20, m.Data)
 	if m.Dev != nil {
-		b = append(b, 0x28)
-		b = protowire.AppendVarint(b, uint64(*m.Dev))
+		b = varint(b, 0x28, uint64(*m.Dev))
 	}
 	if m.Inode != nil {
-		b = append(b, 0x30)
-		b = protowire.AppendVarint(b, *m.Inode)
+		b = varint(b, 0x30, *m.Inode)
 	}
 	if m.Pos != nil {
-		b = append(b, 0x38)
-		b = protowire.AppendVarint(b, *m.Pos)
+		b = varint(b, 0x38, *m.Pos)
 	}
 	return append(b, m.Unknown...)
 }
@@ -902,11 +702,11 @@ func (m *EventPollTFD) decode(b []byte, _ int) error {
 			m.Data = c.uint64("data")
 			seen |= 0x8
 		case 5:
-			m.Dev = new(c.uint32("dev"))
+			set(&m.Dev, c.uint32("dev"))
 		case 6:
-			m.Inode = new(c.uint64("inode"))
+			set(&m.Inode, c.uint64("inode"))
 		case 7:
-			m.Pos = new(c.uint64("pos"))
+			set(&m.Pos, c.uint64("pos"))
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -953,31 +753,19 @@ type EventPoll struct {
 // Schema returns "eventpoll_file_entry".
 func (*EventPoll) Schema() string { return "eventpoll_file_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *EventPoll) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.ID))
-	n += 1 + protowire.SizeVarint(uint64(m.Flags))
-	n += 1 + protowire.SizeBytes(m.Fown.EncodedLen())
-	for i := range m.TFD {
-		n += 1 + protowire.SizeBytes(m.TFD[i].EncodedLen())
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *EventPoll) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.ID))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.Flags))
-	b = append(b, 0x1a)
-	b = protowire.AppendVarint(b, uint64(m.Fown.EncodedLen()))
-	b = m.Fown.Append(b)
+	b = varint(b, 0x8, uint64(m.ID))
+	b = varint(b, 0x10, uint64(m.Flags))
+	{
+		b = begin(b, 0x1a)
+		at := len(b)
+		b = end(m.Fown.Append(b), at)
+	}
 	for i := range m.TFD {
-		b = append(b, 0x22)
-		b = protowire.AppendVarint(b, uint64(m.TFD[i].EncodedLen()))
-		b = m.TFD[i].Append(b)
+		b = begin(b, 0x22)
+		at := len(b)
+		b = end(m.TFD[i].Append(b), at)
 	}
 	return append(b, m.Unknown...)
 }
@@ -1025,27 +813,16 @@ type SignalFD struct {
 // Schema returns "signalfd_entry".
 func (*SignalFD) Schema() string { return "signalfd_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *SignalFD) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.ID))
-	n += 1 + protowire.SizeVarint(uint64(m.Flags))
-	n += 1 + protowire.SizeBytes(m.Fown.EncodedLen())
-	n += 1 + protowire.SizeVarint(m.Sigmask)
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *SignalFD) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.ID))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.Flags))
-	b = append(b, 0x1a)
-	b = protowire.AppendVarint(b, uint64(m.Fown.EncodedLen()))
-	b = m.Fown.Append(b)
-	b = append(b, 0x20)
-	b = protowire.AppendVarint(b, m.Sigmask)
+	b = varint(b, 0x8, uint64(m.ID))
+	b = varint(b, 0x10, uint64(m.Flags))
+	{
+		b = begin(b, 0x1a)
+		at := len(b)
+		b = end(m.Fown.Append(b), at)
+	}
+	b = varint(b, 0x20, m.Sigmask)
 	return append(b, m.Unknown...)
 }
 
@@ -1099,45 +876,22 @@ type TimerFD struct {
 // Schema returns "timerfd_entry".
 func (*TimerFD) Schema() string { return "timerfd_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *TimerFD) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.ID))
-	n += 1 + protowire.SizeVarint(uint64(m.Flags))
-	n += 1 + protowire.SizeBytes(m.Fown.EncodedLen())
-	n += 1 + protowire.SizeVarint(uint64(m.ClockID))
-	n += 1 + protowire.SizeVarint(m.Ticks)
-	n += 1 + protowire.SizeVarint(uint64(m.SettimeFlags))
-	n += 1 + protowire.SizeVarint(m.Vsec)
-	n += 1 + protowire.SizeVarint(m.Vnsec)
-	n += 1 + protowire.SizeVarint(m.Isec)
-	n += 1 + protowire.SizeVarint(m.Insec)
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *TimerFD) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.ID))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.Flags))
-	b = append(b, 0x1a)
-	b = protowire.AppendVarint(b, uint64(m.Fown.EncodedLen()))
-	b = m.Fown.Append(b)
-	b = append(b, 0x20)
-	b = protowire.AppendVarint(b, uint64(m.ClockID))
-	b = append(b, 0x28)
-	b = protowire.AppendVarint(b, m.Ticks)
-	b = append(b, 0x30)
-	b = protowire.AppendVarint(b, uint64(m.SettimeFlags))
-	b = append(b, 0x38)
-	b = protowire.AppendVarint(b, m.Vsec)
-	b = append(b, 0x40)
-	b = protowire.AppendVarint(b, m.Vnsec)
-	b = append(b, 0x48)
-	b = protowire.AppendVarint(b, m.Isec)
-	b = append(b, 0x50)
-	b = protowire.AppendVarint(b, m.Insec)
+	b = varint(b, 0x8, uint64(m.ID))
+	b = varint(b, 0x10, uint64(m.Flags))
+	{
+		b = begin(b, 0x1a)
+		at := len(b)
+		b = end(m.Fown.Append(b), at)
+	}
+	b = varint(b, 0x20, uint64(m.ClockID))
+	b = varint(b, 0x28, m.Ticks)
+	b = varint(b, 0x30, uint64(m.SettimeFlags))
+	b = varint(b, 0x38, m.Vsec)
+	b = varint(b, 0x40, m.Vnsec)
+	b = varint(b, 0x48, m.Isec)
+	b = varint(b, 0x50, m.Insec)
 	return append(b, m.Unknown...)
 }
 
@@ -1206,36 +960,19 @@ type InotifyWD struct {
 // Schema returns "inotify_wd_entry".
 func (*InotifyWD) Schema() string { return "inotify_wd_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *InotifyWD) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.ID))
-	n += 1 + protowire.SizeVarint(m.IIno)
-	n += 1 + protowire.SizeVarint(uint64(m.Mask))
-	n += 1 + protowire.SizeVarint(uint64(m.IgnoredMask))
-	n += 1 + protowire.SizeVarint(uint64(m.SDev))
-	n += 1 + protowire.SizeVarint(uint64(m.WD))
-	n += 1 + protowire.SizeBytes(m.FHandle.EncodedLen())
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *InotifyWD) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.ID))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, m.IIno)
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, uint64(m.Mask))
-	b = append(b, 0x20)
-	b = protowire.AppendVarint(b, uint64(m.IgnoredMask))
-	b = append(b, 0x28)
-	b = protowire.AppendVarint(b, uint64(m.SDev))
-	b = append(b, 0x30)
-	b = protowire.AppendVarint(b, uint64(m.WD))
-	b = append(b, 0x3a)
-	b = protowire.AppendVarint(b, uint64(m.FHandle.EncodedLen()))
-	b = m.FHandle.Append(b)
+	b = varint(b, 0x8, uint64(m.ID))
+	b = varint(b, 0x10, m.IIno)
+	b = varint(b, 0x18, uint64(m.Mask))
+	b = varint(b, 0x20, uint64(m.IgnoredMask))
+	b = varint(b, 0x28, uint64(m.SDev))
+	b = varint(b, 0x30, uint64(m.WD))
+	{
+		b = begin(b, 0x3a)
+		at := len(b)
+		b = end(m.FHandle.Append(b), at)
+	}
 	return append(b, m.Unknown...)
 }
 
@@ -1292,31 +1029,19 @@ type Inotify struct {
 // Schema returns "inotify_file_entry".
 func (*Inotify) Schema() string { return "inotify_file_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *Inotify) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.ID))
-	n += 1 + protowire.SizeVarint(uint64(m.Flags))
-	n += 1 + protowire.SizeBytes(m.Fown.EncodedLen())
-	for i := range m.WD {
-		n += 1 + protowire.SizeBytes(m.WD[i].EncodedLen())
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *Inotify) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.ID))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.Flags))
-	b = append(b, 0x22)
-	b = protowire.AppendVarint(b, uint64(m.Fown.EncodedLen()))
-	b = m.Fown.Append(b)
+	b = varint(b, 0x8, uint64(m.ID))
+	b = varint(b, 0x10, uint64(m.Flags))
+	{
+		b = begin(b, 0x22)
+		at := len(b)
+		b = end(m.Fown.Append(b), at)
+	}
 	for i := range m.WD {
-		b = append(b, 0x2a)
-		b = protowire.AppendVarint(b, uint64(m.WD[i].EncodedLen()))
-		b = m.WD[i].Append(b)
+		b = begin(b, 0x2a)
+		at := len(b)
+		b = end(m.WD[i].Append(b), at)
 	}
 	return append(b, m.Unknown...)
 }
@@ -1362,21 +1087,14 @@ type FanotifyInodeMark struct {
 // Schema returns "fanotify_inode_mark_entry".
 func (*FanotifyInodeMark) Schema() string { return "fanotify_inode_mark_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *FanotifyInodeMark) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(m.IIno)
-	n += 1 + protowire.SizeBytes(m.FHandle.EncodedLen())
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *FanotifyInodeMark) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, m.IIno)
-	b = append(b, 0x12)
-	b = protowire.AppendVarint(b, uint64(m.FHandle.EncodedLen()))
-	b = m.FHandle.Append(b)
+	b = varint(b, 0x8, m.IIno)
+	{
+		b = begin(b, 0x12)
+		at := len(b)
+		b = end(m.FHandle.Append(b), at)
+	}
 	return append(b, m.Unknown...)
 }
 
@@ -1416,23 +1134,11 @@ type FanotifyMountMark struct {
 // Schema returns "fanotify_mount_mark_entry".
 func (*FanotifyMountMark) Schema() string { return "fanotify_mount_mark_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *FanotifyMountMark) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.MntID))
-	if m.Path != nil {
-		n += 1 + protowire.SizeBytes(len(*m.Path))
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *FanotifyMountMark) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.MntID))
+	b = varint(b, 0x8, uint64(m.MntID))
 	if m.Path != nil {
-		b = append(b, 0x12)
-		b = protowire.AppendString(b, *m.Path)
+		b = text(b, 0x12, *m.Path)
 	}
 	return append(b, m.Unknown...)
 }
@@ -1450,7 +1156,7 @@ func (m *FanotifyMountMark) decode(b []byte, _ int) error {
 			m.MntID = c.uint32("mnt_id")
 			seen |= 0x1
 		case 2:
-			m.Path = new(c.string("path"))
+			set(&m.Path, c.string("path"))
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -1485,47 +1191,23 @@ type FanotifyMark struct {
 // Schema returns "fanotify_mark_entry".
 func (*FanotifyMark) Schema() string { return "fanotify_mark_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *FanotifyMark) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.ID))
-	n += 1 + protowire.SizeVarint(uint64(int64(m.Type)))
-	n += 1 + protowire.SizeVarint(uint64(m.Mflags))
-	n += 1 + protowire.SizeVarint(uint64(m.Mask))
-	n += 1 + protowire.SizeVarint(uint64(m.IgnoredMask))
-	n += 1 + protowire.SizeVarint(uint64(m.SDev))
-	if m.Ie != nil {
-		n += 1 + protowire.SizeBytes(m.Ie.EncodedLen())
-	}
-	if m.Me != nil {
-		n += 1 + protowire.SizeBytes(m.Me.EncodedLen())
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *FanotifyMark) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.ID))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(int64(m.Type)))
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, uint64(m.Mflags))
-	b = append(b, 0x20)
-	b = protowire.AppendVarint(b, uint64(m.Mask))
-	b = append(b, 0x28)
-	b = protowire.AppendVarint(b, uint64(m.IgnoredMask))
-	b = append(b, 0x30)
-	b = protowire.AppendVarint(b, uint64(m.SDev))
+	b = varint(b, 0x8, uint64(m.ID))
+	b = varint(b, 0x10, uint64(int64(m.Type)))
+	b = varint(b, 0x18, uint64(m.Mflags))
+	b = varint(b, 0x20, uint64(m.Mask))
+	b = varint(b, 0x28, uint64(m.IgnoredMask))
+	b = varint(b, 0x30, uint64(m.SDev))
 	if m.Ie != nil {
-		b = append(b, 0x3a)
-		b = protowire.AppendVarint(b, uint64(m.Ie.EncodedLen()))
-		b = m.Ie.Append(b)
+		b = begin(b, 0x3a)
+		at := len(b)
+		b = end(m.Ie.Append(b), at)
 	}
 	if m.Me != nil {
-		b = append(b, 0x42)
-		b = protowire.AppendVarint(b, uint64(m.Me.EncodedLen()))
-		b = m.Me.Append(b)
+		b = begin(b, 0x42)
+		at := len(b)
+		b = end(m.Me.Append(b), at)
 	}
 	return append(b, m.Unknown...)
 }
@@ -1589,37 +1271,21 @@ type Fanotify struct {
 // Schema returns "fanotify_file_entry".
 func (*Fanotify) Schema() string { return "fanotify_file_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *Fanotify) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.ID))
-	n += 1 + protowire.SizeVarint(uint64(m.Flags))
-	n += 1 + protowire.SizeBytes(m.Fown.EncodedLen())
-	n += 1 + protowire.SizeVarint(uint64(m.Faflags))
-	n += 1 + protowire.SizeVarint(uint64(m.Evflags))
-	for i := range m.Mark {
-		n += 1 + protowire.SizeBytes(m.Mark[i].EncodedLen())
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *Fanotify) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.ID))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.Flags))
-	b = append(b, 0x1a)
-	b = protowire.AppendVarint(b, uint64(m.Fown.EncodedLen()))
-	b = m.Fown.Append(b)
-	b = append(b, 0x20)
-	b = protowire.AppendVarint(b, uint64(m.Faflags))
-	b = append(b, 0x28)
-	b = protowire.AppendVarint(b, uint64(m.Evflags))
+	b = varint(b, 0x8, uint64(m.ID))
+	b = varint(b, 0x10, uint64(m.Flags))
+	{
+		b = begin(b, 0x1a)
+		at := len(b)
+		b = end(m.Fown.Append(b), at)
+	}
+	b = varint(b, 0x20, uint64(m.Faflags))
+	b = varint(b, 0x28, uint64(m.Evflags))
 	for i := range m.Mark {
-		b = append(b, 0x32)
-		b = protowire.AppendVarint(b, uint64(m.Mark[i].EncodedLen()))
-		b = m.Mark[i].Append(b)
+		b = begin(b, 0x32)
+		at := len(b)
+		b = end(m.Mark[i].Append(b), at)
 	}
 	return append(b, m.Unknown...)
 }
@@ -1674,40 +1340,18 @@ type FH struct {
 // Schema returns "fh_entry".
 func (*FH) Schema() string { return "fh_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *FH) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.Bytes))
-	n += 1 + protowire.SizeVarint(uint64(m.Type))
-	for i := range m.Handle {
-		n += 1 + protowire.SizeVarint(m.Handle[i])
-	}
-	if m.Path != nil {
-		n += 1 + protowire.SizeBytes(len(*m.Path))
-	}
-	if m.MntID != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.MntID))
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *FH) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.Bytes))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.Type))
+	b = varint(b, 0x8, uint64(m.Bytes))
+	b = varint(b, 0x10, uint64(m.Type))
 	for i := range m.Handle {
-		b = append(b, 0x18)
-		b = protowire.AppendVarint(b, m.Handle[i])
+		b = varint(b, 0x18, m.Handle[i])
 	}
 	if m.Path != nil {
-		b = append(b, 0x22)
-		b = protowire.AppendString(b, *m.Path)
+		b = text(b, 0x22, *m.Path)
 	}
 	if m.MntID != nil {
-		b = append(b, 0x28)
-		b = protowire.AppendVarint(b, uint64(*m.MntID))
+		b = varint(b, 0x28, uint64(*m.MntID))
 	}
 	return append(b, m.Unknown...)
 }
@@ -1730,9 +1374,9 @@ func (m *FH) decode(b []byte, _ int) error {
 		case 3:
 			m.Handle = c.uint64s(m.Handle, "handle")
 		case 4:
-			m.Path = new(c.string("path"))
+			set(&m.Path, c.string("path"))
 		case 5:
-			m.MntID = new(c.uint32("mnt_id"))
+			set(&m.MntID, c.uint32("mnt_id"))
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -1770,23 +1414,11 @@ type IrmapCache struct {
 // Schema returns "irmap_cache_entry".
 func (*IrmapCache) Schema() string { return "irmap_cache_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *IrmapCache) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.Dev))
-	n += 1 + protowire.SizeVarint(m.Inode)
-	n += 1 + protowire.SizeBytes(len(m.Path))
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *IrmapCache) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.Dev))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, m.Inode)
-	b = append(b, 0x1a)
-	b = protowire.AppendString(b, m.Path)
+	b = varint(b, 0x8, uint64(m.Dev))
+	b = varint(b, 0x10, m.Inode)
+	b = text(b, 0x1a, m.Path)
 	return append(b, m.Unknown...)
 }
 
@@ -1828,21 +1460,14 @@ type ExtFile struct {
 // Schema returns "ext_file_entry".
 func (*ExtFile) Schema() string { return "ext_file_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *ExtFile) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.ID))
-	n += 1 + protowire.SizeBytes(m.Fown.EncodedLen())
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *ExtFile) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.ID))
-	b = append(b, 0x2a)
-	b = protowire.AppendVarint(b, uint64(m.Fown.EncodedLen()))
-	b = m.Fown.Append(b)
+	b = varint(b, 0x8, uint64(m.ID))
+	{
+		b = begin(b, 0x2a)
+		at := len(b)
+		b = end(m.Fown.Append(b), at)
+	}
 	return append(b, m.Unknown...)
 }
 
@@ -1883,26 +1508,12 @@ type FIFO struct {
 // Schema returns "fifo_entry".
 func (*FIFO) Schema() string { return "fifo_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *FIFO) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.ID))
-	n += 1 + protowire.SizeVarint(uint64(m.PipeID))
-	if m.RegfID != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.RegfID))
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *FIFO) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.ID))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.PipeID))
+	b = varint(b, 0x8, uint64(m.ID))
+	b = varint(b, 0x10, uint64(m.PipeID))
 	if m.RegfID != nil {
-		b = append(b, 0x18)
-		b = protowire.AppendVarint(b, uint64(*m.RegfID))
+		b = varint(b, 0x18, uint64(*m.RegfID))
 	}
 	return append(b, m.Unknown...)
 }
@@ -1923,7 +1534,7 @@ func (m *FIFO) decode(b []byte, _ int) error {
 			m.PipeID = c.uint32("pipe_id")
 			seen |= 0x2
 		case 3:
-			m.RegfID = new(c.uint32("regf_id"))
+			set(&m.RegfID, c.uint32("regf_id"))
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -1954,27 +1565,16 @@ type Pipe struct {
 // Schema returns "pipe_entry".
 func (*Pipe) Schema() string { return "pipe_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *Pipe) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.ID))
-	n += 1 + protowire.SizeVarint(uint64(m.PipeID))
-	n += 1 + protowire.SizeVarint(uint64(m.Flags))
-	n += 1 + protowire.SizeBytes(m.Fown.EncodedLen())
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *Pipe) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.ID))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.PipeID))
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, uint64(m.Flags))
-	b = append(b, 0x22)
-	b = protowire.AppendVarint(b, uint64(m.Fown.EncodedLen()))
-	b = m.Fown.Append(b)
+	b = varint(b, 0x8, uint64(m.ID))
+	b = varint(b, 0x10, uint64(m.PipeID))
+	b = varint(b, 0x18, uint64(m.Flags))
+	{
+		b = begin(b, 0x22)
+		at := len(b)
+		b = end(m.Fown.Append(b), at)
+	}
 	return append(b, m.Unknown...)
 }
 
@@ -2021,26 +1621,12 @@ type PipeData struct {
 // Schema returns "pipe_data_entry".
 func (*PipeData) Schema() string { return "pipe_data_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *PipeData) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.PipeID))
-	n += 1 + protowire.SizeVarint(uint64(m.Bytes))
-	if m.Size != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.Size))
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *PipeData) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.PipeID))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.Bytes))
+	b = varint(b, 0x8, uint64(m.PipeID))
+	b = varint(b, 0x10, uint64(m.Bytes))
 	if m.Size != nil {
-		b = append(b, 0x18)
-		b = protowire.AppendVarint(b, uint64(*m.Size))
+		b = varint(b, 0x18, uint64(*m.Size))
 	}
 	return append(b, m.Unknown...)
 }
@@ -2061,7 +1647,7 @@ func (m *PipeData) decode(b []byte, _ int) error {
 			m.Bytes = c.uint32("bytes")
 			seen |= 0x2
 		case 3:
-			m.Size = new(c.uint32("size"))
+			set(&m.Size, c.uint32("size"))
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -2093,30 +1679,17 @@ type PidFD struct {
 // Schema returns "pidfd_entry".
 func (*PidFD) Schema() string { return "pidfd_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *PidFD) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.ID))
-	n += 1 + protowire.SizeVarint(uint64(m.Ino))
-	n += 1 + protowire.SizeVarint(uint64(m.Flags))
-	n += 1 + protowire.SizeVarint(uint64(int64(m.NSPID)))
-	n += 1 + protowire.SizeBytes(m.Fown.EncodedLen())
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *PidFD) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.ID))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.Ino))
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, uint64(m.Flags))
-	b = append(b, 0x20)
-	b = protowire.AppendVarint(b, uint64(int64(m.NSPID)))
-	b = append(b, 0x2a)
-	b = protowire.AppendVarint(b, uint64(m.Fown.EncodedLen()))
-	b = m.Fown.Append(b)
+	b = varint(b, 0x8, uint64(m.ID))
+	b = varint(b, 0x10, uint64(m.Ino))
+	b = varint(b, 0x18, uint64(m.Flags))
+	b = varint(b, 0x20, uint64(int64(m.NSPID)))
+	{
+		b = begin(b, 0x2a)
+		at := len(b)
+		b = end(m.Fown.Append(b), at)
+	}
 	return append(b, m.Unknown...)
 }
 
@@ -2167,26 +1740,12 @@ type Winsize struct {
 // Schema returns "winsize_entry".
 func (*Winsize) Schema() string { return "winsize_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *Winsize) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.WsRow))
-	n += 1 + protowire.SizeVarint(uint64(m.WsCol))
-	n += 1 + protowire.SizeVarint(uint64(m.WsXpixel))
-	n += 1 + protowire.SizeVarint(uint64(m.WsYpixel))
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *Winsize) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.WsRow))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.WsCol))
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, uint64(m.WsXpixel))
-	b = append(b, 0x20)
-	b = protowire.AppendVarint(b, uint64(m.WsYpixel))
+	b = varint(b, 0x8, uint64(m.WsRow))
+	b = varint(b, 0x10, uint64(m.WsCol))
+	b = varint(b, 0x18, uint64(m.WsXpixel))
+	b = varint(b, 0x20, uint64(m.WsYpixel))
 	return append(b, m.Unknown...)
 }
 
@@ -2237,41 +1796,17 @@ type Termios struct {
 // Schema returns "termios_entry".
 func (*Termios) Schema() string { return "termios_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *Termios) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.CIflag))
-	n += 1 + protowire.SizeVarint(uint64(m.COflag))
-	n += 1 + protowire.SizeVarint(uint64(m.CCflag))
-	n += 1 + protowire.SizeVarint(uint64(m.CLflag))
-	n += 1 + protowire.SizeVarint(uint64(m.CLine))
-	n += 1 + protowire.SizeVarint(uint64(m.CIspeed))
-	n += 1 + protowire.SizeVarint(uint64(m.COspeed))
-	for i := range m.CCc {
-		n += 1 + protowire.SizeVarint(uint64(m.CCc[i]))
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *Termios) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.CIflag))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.COflag))
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, uint64(m.CCflag))
-	b = append(b, 0x20)
-	b = protowire.AppendVarint(b, uint64(m.CLflag))
-	b = append(b, 0x28)
-	b = protowire.AppendVarint(b, uint64(m.CLine))
-	b = append(b, 0x30)
-	b = protowire.AppendVarint(b, uint64(m.CIspeed))
-	b = append(b, 0x38)
-	b = protowire.AppendVarint(b, uint64(m.COspeed))
+	b = varint(b, 0x8, uint64(m.CIflag))
+	b = varint(b, 0x10, uint64(m.COflag))
+	b = varint(b, 0x18, uint64(m.CCflag))
+	b = varint(b, 0x20, uint64(m.CLflag))
+	b = varint(b, 0x28, uint64(m.CLine))
+	b = varint(b, 0x30, uint64(m.CIspeed))
+	b = varint(b, 0x38, uint64(m.COspeed))
 	for i := range m.CCc {
-		b = append(b, 0x40)
-		b = protowire.AppendVarint(b, uint64(m.CCc[i]))
+		b = varint(b, 0x40, uint64(m.CCc[i]))
 	}
 	return append(b, m.Unknown...)
 }
@@ -2327,17 +1862,9 @@ type TTYPty struct {
 // Schema returns "tty_pty_entry".
 func (*TTYPty) Schema() string { return "tty_pty_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *TTYPty) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.Index))
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *TTYPty) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.Index))
+	b = varint(b, 0x8, uint64(m.Index))
 	return append(b, m.Unknown...)
 }
 
@@ -2373,20 +1900,10 @@ type TTYData struct {
 // Schema returns "tty_data_entry".
 func (*TTYData) Schema() string { return "tty_data_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *TTYData) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.TTYID))
-	n += 1 + protowire.SizeBytes(len(m.Data))
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *TTYData) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.TTYID))
-	b = append(b, 0x12)
-	b = protowire.AppendBytes(b, m.Data)
+	b = varint(b, 0x8, uint64(m.TTYID))
+	b = text(b, 0x12, m.Data)
 	return append(b, m.Unknown...)
 }
 
@@ -2438,90 +1955,44 @@ type TTYInfo struct {
 // Schema returns "tty_info_entry".
 func (*TTYInfo) Schema() string { return "tty_info_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *TTYInfo) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.ID))
-	n += 1 + protowire.SizeVarint(uint64(int64(m.Type)))
-	n += 1 + 1
-	n += 1 + 1
-	n += 1 + 1
-	n += 1 + protowire.SizeVarint(uint64(m.SID))
-	n += 1 + protowire.SizeVarint(uint64(m.Pgrp))
-	n += 1 + protowire.SizeVarint(uint64(m.Rdev))
-	if m.Termios != nil {
-		n += 1 + protowire.SizeBytes(m.Termios.EncodedLen())
-	}
-	if m.TermiosLocked != nil {
-		n += 1 + protowire.SizeBytes(m.TermiosLocked.EncodedLen())
-	}
-	if m.Winsize != nil {
-		n += 1 + protowire.SizeBytes(m.Winsize.EncodedLen())
-	}
-	if m.PTY != nil {
-		n += 1 + protowire.SizeBytes(m.PTY.EncodedLen())
-	}
-	if m.Dev != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.Dev))
-	}
-	if m.UID != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.UID))
-	}
-	if m.GID != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.GID))
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *TTYInfo) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.ID))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(int64(m.Type)))
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, boolVarint(m.Locked))
-	b = append(b, 0x20)
-	b = protowire.AppendVarint(b, boolVarint(m.Exclusive))
-	b = append(b, 0x28)
-	b = protowire.AppendVarint(b, boolVarint(m.PacketMode))
-	b = append(b, 0x30)
-	b = protowire.AppendVarint(b, uint64(m.SID))
-	b = append(b, 0x38)
-	b = protowire.AppendVarint(b, uint64(m.Pgrp))
-	b = append(b, 0x40)
-	b = protowire.AppendVarint(b, uint64(m.Rdev))
+	b = varint(b, 0x8, uint64(m.ID))
+	b = varint(b, 0x10, uint64(int64(m.Type)))
+	b = varint(b, 0x18, boolVarint(m.Locked))
+	b = varint(b, 0x20, boolVarint(m.Exclusive))
+	b = varint(b, 0x28, boolVarint(m.PacketMode))
+	b = varint(b, 0x30, uint64(m.SID))
+	b = varint(b, 0x38, uint64(m.Pgrp))
+	b = varint(b, 0x40, uint64(m.Rdev))
 	if m.Termios != nil {
-		b = append(b, 0x4a)
-		b = protowire.AppendVarint(b, uint64(m.Termios.EncodedLen()))
-		b = m.Termios.Append(b)
+		b = begin(b, 0x4a)
+		at := len(b)
+		b = end(m.Termios.Append(b), at)
 	}
 	if m.TermiosLocked != nil {
-		b = append(b, 0x52)
-		b = protowire.AppendVarint(b, uint64(m.TermiosLocked.EncodedLen()))
-		b = m.TermiosLocked.Append(b)
+		b = begin(b, 0x52)
+		at := len(b)
+		b = end(m.TermiosLocked.Append(b), at)
 	}
 	if m.Winsize != nil {
-		b = append(b, 0x5a)
-		b = protowire.AppendVarint(b, uint64(m.Winsize.EncodedLen()))
-		b = m.Winsize.Append(b)
+		b = begin(b, 0x5a)
+		at := len(b)
+		b = end(m.Winsize.Append(b), at)
 	}
 	if m.PTY != nil {
-		b = append(b, 0x62)
-		b = protowire.AppendVarint(b, uint64(m.PTY.EncodedLen()))
-		b = m.PTY.Append(b)
+		b = begin(b, 0x62)
+		at := len(b)
+		b = end(m.PTY.Append(b), at)
 	}
 	if m.Dev != nil {
-		b = append(b, 0x68)
-		b = protowire.AppendVarint(b, uint64(*m.Dev))
+		b = varint(b, 0x68, uint64(*m.Dev))
 	}
 	if m.UID != nil {
-		b = append(b, 0x70)
-		b = protowire.AppendVarint(b, uint64(*m.UID))
+		b = varint(b, 0x70, uint64(*m.UID))
 	}
 	if m.GID != nil {
-		b = append(b, 0x78)
-		b = protowire.AppendVarint(b, uint64(*m.GID))
+		b = varint(b, 0x78, uint64(*m.GID))
 	}
 	return append(b, m.Unknown...)
 }
@@ -2576,11 +2047,11 @@ func (m *TTYInfo) decode(b []byte, depth int) error {
 			m.PTY = new(TTYPty)
 			c.message("pty", depth, m.PTY)
 		case 13:
-			m.Dev = new(c.uint32("dev"))
+			set(&m.Dev, c.uint32("dev"))
 		case 14:
-			m.UID = new(c.uint32("uid"))
+			set(&m.UID, c.uint32("uid"))
 		case 15:
-			m.GID = new(c.uint32("gid"))
+			set(&m.GID, c.uint32("gid"))
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -2628,33 +2099,18 @@ type TTYFile struct {
 // Schema returns "tty_file_entry".
 func (*TTYFile) Schema() string { return "tty_file_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *TTYFile) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.ID))
-	n += 1 + protowire.SizeVarint(uint64(m.TTYInfoID))
-	n += 1 + protowire.SizeVarint(uint64(m.Flags))
-	n += 1 + protowire.SizeBytes(m.Fown.EncodedLen())
-	if m.RegfID != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.RegfID))
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *TTYFile) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.ID))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.TTYInfoID))
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, uint64(m.Flags))
-	b = append(b, 0x22)
-	b = protowire.AppendVarint(b, uint64(m.Fown.EncodedLen()))
-	b = m.Fown.Append(b)
+	b = varint(b, 0x8, uint64(m.ID))
+	b = varint(b, 0x10, uint64(m.TTYInfoID))
+	b = varint(b, 0x18, uint64(m.Flags))
+	{
+		b = begin(b, 0x22)
+		at := len(b)
+		b = end(m.Fown.Append(b), at)
+	}
 	if m.RegfID != nil {
-		b = append(b, 0x30)
-		b = protowire.AppendVarint(b, uint64(*m.RegfID))
+		b = varint(b, 0x30, uint64(*m.RegfID))
 	}
 	return append(b, m.Unknown...)
 }
@@ -2682,7 +2138,7 @@ func (m *TTYFile) decode(b []byte, depth int) error {
 			c.message("fown", depth, &m.Fown)
 			seen |= 0x8
 		case 6:
-			m.RegfID = new(c.uint32("regf_id"))
+			set(&m.RegfID, c.uint32("regf_id"))
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -2714,30 +2170,17 @@ type MemFD struct {
 // Schema returns "memfd_file_entry".
 func (*MemFD) Schema() string { return "memfd_file_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *MemFD) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.ID))
-	n += 1 + protowire.SizeVarint(uint64(m.Flags))
-	n += 1 + protowire.SizeVarint(m.Pos)
-	n += 1 + protowire.SizeBytes(m.Fown.EncodedLen())
-	n += 1 + protowire.SizeVarint(uint64(m.InodeID))
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *MemFD) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.ID))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.Flags))
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, m.Pos)
-	b = append(b, 0x22)
-	b = protowire.AppendVarint(b, uint64(m.Fown.EncodedLen()))
-	b = m.Fown.Append(b)
-	b = append(b, 0x28)
-	b = protowire.AppendVarint(b, uint64(m.InodeID))
+	b = varint(b, 0x8, uint64(m.ID))
+	b = varint(b, 0x10, uint64(m.Flags))
+	b = varint(b, 0x18, m.Pos)
+	{
+		b = begin(b, 0x22)
+		at := len(b)
+		b = end(m.Fown.Append(b), at)
+	}
+	b = varint(b, 0x28, uint64(m.InodeID))
 	return append(b, m.Unknown...)
 }
 
@@ -2793,48 +2236,20 @@ type MemFDInode struct {
 // Schema returns "memfd_inode_entry".
 func (*MemFDInode) Schema() string { return "memfd_inode_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *MemFDInode) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeBytes(len(m.Name))
-	n += 1 + protowire.SizeVarint(uint64(m.UID))
-	n += 1 + protowire.SizeVarint(uint64(m.GID))
-	n += 1 + protowire.SizeVarint(m.Size)
-	n += 1 + protowire.SizeVarint(uint64(m.ShmID))
-	n += 1 + protowire.SizeVarint(uint64(m.Seals))
-	n += 1 + protowire.SizeVarint(m.InodeID)
-	if m.HugetlbFlag != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.HugetlbFlag))
-	}
-	if m.Mode != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.Mode))
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *MemFDInode) Append(b []byte) []byte {
-	b = append(b, 0x0a)
-	b = protowire.AppendString(b, m.Name)
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.UID))
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, uint64(m.GID))
-	b = append(b, 0x20)
-	b = protowire.AppendVarint(b, m.Size)
-	b = append(b, 0x28)
-	b = protowire.AppendVarint(b, uint64(m.ShmID))
-	b = append(b, 0x30)
-	b = protowire.AppendVarint(b, uint64(m.Seals))
-	b = append(b, 0x38)
-	b = protowire.AppendVarint(b, m.InodeID)
+	b = text(b, 0xa, m.Name)
+	b = varint(b, 0x10, uint64(m.UID))
+	b = varint(b, 0x18, uint64(m.GID))
+	b = varint(b, 0x20, m.Size)
+	b = varint(b, 0x28, uint64(m.ShmID))
+	b = varint(b, 0x30, uint64(m.Seals))
+	b = varint(b, 0x38, m.InodeID)
 	if m.HugetlbFlag != nil {
-		b = append(b, 0x40)
-		b = protowire.AppendVarint(b, uint64(*m.HugetlbFlag))
+		b = varint(b, 0x40, uint64(*m.HugetlbFlag))
 	}
 	if m.Mode != nil {
-		b = append(b, 0x48)
-		b = protowire.AppendVarint(b, uint64(*m.Mode))
+		b = varint(b, 0x48, uint64(*m.Mode))
 	}
 	return append(b, m.Unknown...)
 }
@@ -2870,9 +2285,9 @@ func (m *MemFDInode) decode(b []byte, _ int) error {
 			m.InodeID = c.uint64("inode_id")
 			seen |= 0x40
 		case 8:
-			m.HugetlbFlag = new(c.uint32("hugetlb_flag"))
+			set(&m.HugetlbFlag, c.uint32("hugetlb_flag"))
 		case 9:
-			m.Mode = new(c.uint32("mode"))
+			set(&m.Mode, c.uint32("mode"))
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -2923,70 +2338,31 @@ type BPFMapFile struct {
 // Schema returns "bpfmap_file_entry".
 func (*BPFMapFile) Schema() string { return "bpfmap_file_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *BPFMapFile) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.ID))
-	n += 1 + protowire.SizeVarint(uint64(m.Flags))
-	n += 1 + protowire.SizeVarint(m.Pos)
-	n += 1 + protowire.SizeBytes(m.Fown.EncodedLen())
-	n += 1 + protowire.SizeVarint(uint64(m.MapType))
-	n += 1 + protowire.SizeVarint(uint64(m.KeySize))
-	n += 1 + protowire.SizeVarint(uint64(m.ValueSize))
-	n += 1 + protowire.SizeVarint(uint64(m.MapID))
-	n += 1 + protowire.SizeVarint(uint64(m.MaxEntries))
-	n += 1 + protowire.SizeVarint(uint64(m.MapFlags))
-	n += 1 + protowire.SizeVarint(m.Memlock)
-	n += 1 + 1
-	n += 1 + protowire.SizeBytes(len(m.MapName))
-	n += 1 + protowire.SizeVarint(uint64(m.Ifindex))
-	if m.MntID != nil {
-		n += 1 + protowire.SizeVarint(protowire.EncodeZigZag(int64(*m.MntID)))
-	}
-	if m.MapExtra != nil {
-		n += 2 + protowire.SizeVarint(*m.MapExtra)
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *BPFMapFile) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.ID))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.Flags))
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, m.Pos)
-	b = append(b, 0x22)
-	b = protowire.AppendVarint(b, uint64(m.Fown.EncodedLen()))
-	b = m.Fown.Append(b)
-	b = append(b, 0x28)
-	b = protowire.AppendVarint(b, uint64(m.MapType))
-	b = append(b, 0x30)
-	b = protowire.AppendVarint(b, uint64(m.KeySize))
-	b = append(b, 0x38)
-	b = protowire.AppendVarint(b, uint64(m.ValueSize))
-	b = append(b, 0x40)
-	b = protowire.AppendVarint(b, uint64(m.MapID))
-	b = append(b, 0x48)
-	b = protowire.AppendVarint(b, uint64(m.MaxEntries))
-	b = append(b, 0x50)
-	b = protowire.AppendVarint(b, uint64(m.MapFlags))
-	b = append(b, 0x58)
-	b = protowire.AppendVarint(b, m.Memlock)
-	b = append(b, 0x60)
-	b = protowire.AppendVarint(b, boolVarint(m.Frozen))
-	b = append(b, 0x6a)
-	b = protowire.AppendString(b, m.MapName)
-	b = append(b, 0x70)
-	b = protowire.AppendVarint(b, uint64(m.Ifindex))
+	b = varint(b, 0x8, uint64(m.ID))
+	b = varint(b, 0x10, uint64(m.Flags))
+	b = varint(b, 0x18, m.Pos)
+	{
+		b = begin(b, 0x22)
+		at := len(b)
+		b = end(m.Fown.Append(b), at)
+	}
+	b = varint(b, 0x28, uint64(m.MapType))
+	b = varint(b, 0x30, uint64(m.KeySize))
+	b = varint(b, 0x38, uint64(m.ValueSize))
+	b = varint(b, 0x40, uint64(m.MapID))
+	b = varint(b, 0x48, uint64(m.MaxEntries))
+	b = varint(b, 0x50, uint64(m.MapFlags))
+	b = varint(b, 0x58, m.Memlock)
+	b = varint(b, 0x60, boolVarint(m.Frozen))
+	b = text(b, 0x6a, m.MapName)
+	b = varint(b, 0x70, uint64(m.Ifindex))
 	if m.MntID != nil {
-		b = append(b, 0x78)
-		b = protowire.AppendVarint(b, uint64(uint32(protowire.EncodeZigZag(int64(*m.MntID)))))
+		b = varint(b, 0x78, uint64(uint32(protowire.EncodeZigZag(int64(*m.MntID)))))
 	}
 	if m.MapExtra != nil {
-		b = append(b, 0x80, 0x01)
-		b = protowire.AppendVarint(b, *m.MapExtra)
+		b = varint(b, 0x80, *m.MapExtra)
 	}
 	return append(b, m.Unknown...)
 }
@@ -3044,9 +2420,9 @@ func (m *BPFMapFile) decode(b []byte, depth int) error {
 			m.Ifindex = c.uint32("ifindex")
 			seen |= 0x2000
 		case 15:
-			m.MntID = new(c.sint32("mnt_id"))
+			set(&m.MntID, c.sint32("mnt_id"))
 		case 16:
-			m.MapExtra = new(c.uint64("map_extra"))
+			set(&m.MapExtra, c.uint64("map_extra"))
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -3085,26 +2461,12 @@ type BPFMapData struct {
 // Schema returns "bpfmap_data_entry".
 func (*BPFMapData) Schema() string { return "bpfmap_data_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *BPFMapData) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.MapID))
-	n += 1 + protowire.SizeVarint(uint64(m.KeysBytes))
-	n += 1 + protowire.SizeVarint(uint64(m.ValuesBytes))
-	n += 1 + protowire.SizeVarint(uint64(m.Count))
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *BPFMapData) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.MapID))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.KeysBytes))
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, uint64(m.ValuesBytes))
-	b = append(b, 0x20)
-	b = protowire.AppendVarint(b, uint64(m.Count))
+	b = varint(b, 0x8, uint64(m.MapID))
+	b = varint(b, 0x10, uint64(m.KeysBytes))
+	b = varint(b, 0x18, uint64(m.ValuesBytes))
+	b = varint(b, 0x20, uint64(m.Count))
 	return append(b, m.Unknown...)
 }
 
@@ -3158,80 +2520,38 @@ type GhostFile struct {
 // Schema returns "ghost_file_entry".
 func (*GhostFile) Schema() string { return "ghost_file_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *GhostFile) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.UID))
-	n += 1 + protowire.SizeVarint(uint64(m.GID))
-	n += 1 + protowire.SizeVarint(uint64(m.Mode))
-	if m.Dev != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.Dev))
-	}
-	if m.Ino != nil {
-		n += 1 + protowire.SizeVarint(*m.Ino)
-	}
-	if m.Rdev != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.Rdev))
-	}
-	if m.Atim != nil {
-		n += 1 + protowire.SizeBytes(m.Atim.EncodedLen())
-	}
-	if m.Mtim != nil {
-		n += 1 + protowire.SizeBytes(m.Mtim.EncodedLen())
-	}
-	if m.Chunks != nil {
-		n += 1 + 1
-	}
-	if m.Size != nil {
-		n += 1 + protowire.SizeVarint(*m.Size)
-	}
-	if m.SymlnkTarget != nil {
-		n += 1 + protowire.SizeBytes(len(*m.SymlnkTarget))
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *GhostFile) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.UID))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.GID))
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, uint64(m.Mode))
+	b = varint(b, 0x8, uint64(m.UID))
+	b = varint(b, 0x10, uint64(m.GID))
+	b = varint(b, 0x18, uint64(m.Mode))
 	if m.Dev != nil {
-		b = append(b, 0x20)
-		b = protowire.AppendVarint(b, uint64(*m.Dev))
+		b = varint(b, 0x20, uint64(*m.Dev))
 	}
 	if m.Ino != nil {
-		b = append(b, 0x28)
-		b = protowire.AppendVarint(b, *m.Ino)
+		b = varint(b, 0x28, *m.Ino)
 	}
 	if m.Rdev != nil {
-		b = append(b, 0x30)
-		b = protowire.AppendVarint(b, uint64(*m.Rdev))
+		b = varint(b, 0x30, uint64(*m.Rdev))
 	}
 	if m.Atim != nil {
-		b = append(b, 0x3a)
-		b = protowire.AppendVarint(b, uint64(m.Atim.EncodedLen()))
-		b = m.Atim.Append(b)
+		b = begin(b, 0x3a)
+		at := len(b)
+		b = end(m.Atim.Append(b), at)
 	}
 	if m.Mtim != nil {
-		b = append(b, 0x42)
-		b = protowire.AppendVarint(b, uint64(m.Mtim.EncodedLen()))
-		b = m.Mtim.Append(b)
+		b = begin(b, 0x42)
+		at := len(b)
+		b = end(m.Mtim.Append(b), at)
 	}
 	if m.Chunks != nil {
-		b = append(b, 0x48)
-		b = protowire.AppendVarint(b, boolVarint(*m.Chunks))
+		b = varint(b, 0x48, boolVarint(*m.Chunks))
 	}
 	if m.Size != nil {
-		b = append(b, 0x50)
-		b = protowire.AppendVarint(b, *m.Size)
+		b = varint(b, 0x50, *m.Size)
 	}
 	if m.SymlnkTarget != nil {
-		b = append(b, 0x5a)
-		b = protowire.AppendString(b, *m.SymlnkTarget)
+		b = text(b, 0x5a, *m.SymlnkTarget)
 	}
 	return append(b, m.Unknown...)
 }
@@ -3255,11 +2575,11 @@ func (m *GhostFile) decode(b []byte, depth int) error {
 			m.Mode = c.uint32("mode")
 			seen |= 0x4
 		case 4:
-			m.Dev = new(c.uint32("dev"))
+			set(&m.Dev, c.uint32("dev"))
 		case 5:
-			m.Ino = new(c.uint64("ino"))
+			set(&m.Ino, c.uint64("ino"))
 		case 6:
-			m.Rdev = new(c.uint32("rdev"))
+			set(&m.Rdev, c.uint32("rdev"))
 		case 7:
 			c.once("atim", m.Atim != nil)
 			m.Atim = new(Timeval)
@@ -3269,11 +2589,11 @@ func (m *GhostFile) decode(b []byte, depth int) error {
 			m.Mtim = new(Timeval)
 			c.message("mtim", depth, m.Mtim)
 		case 9:
-			m.Chunks = new(c.bool("chunks"))
+			set(&m.Chunks, c.bool("chunks"))
 		case 10:
-			m.Size = new(c.uint64("size"))
+			set(&m.Size, c.uint64("size"))
 		case 11:
-			m.SymlnkTarget = new(c.string("symlnk_target"))
+			set(&m.SymlnkTarget, c.string("symlnk_target"))
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -3342,20 +2662,10 @@ type GhostChunk struct {
 // Schema returns "ghost_chunk_entry".
 func (*GhostChunk) Schema() string { return "ghost_chunk_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *GhostChunk) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(m.Len)
-	n += 1 + protowire.SizeVarint(m.Off)
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *GhostChunk) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, m.Len)
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, m.Off)
+	b = varint(b, 0x8, m.Len)
+	b = varint(b, 0x10, m.Off)
 	return append(b, m.Unknown...)
 }
 
@@ -3395,26 +2705,12 @@ type RemapFilePath struct {
 // Schema returns "remap_file_path_entry".
 func (*RemapFilePath) Schema() string { return "remap_file_path_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *RemapFilePath) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.OrigID))
-	n += 1 + protowire.SizeVarint(uint64(m.RemapID))
-	if m.RemapType != nil {
-		n += 1 + protowire.SizeVarint(uint64(int64(*m.RemapType)))
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *RemapFilePath) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.OrigID))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.RemapID))
+	b = varint(b, 0x8, uint64(m.OrigID))
+	b = varint(b, 0x10, uint64(m.RemapID))
 	if m.RemapType != nil {
-		b = append(b, 0x18)
-		b = protowire.AppendVarint(b, uint64(int64(*m.RemapType)))
+		b = varint(b, 0x18, uint64(int64(*m.RemapType)))
 	}
 	return append(b, m.Unknown...)
 }
@@ -3435,7 +2731,7 @@ func (m *RemapFilePath) decode(b []byte, _ int) error {
 			m.RemapID = c.uint32("remap_id")
 			seen |= 0x2
 		case 3:
-			m.RemapType = new(RemapType(c.int32("remap_type")))
+			set(&m.RemapType, RemapType(c.int32("remap_type")))
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -3468,32 +2764,14 @@ type FileLock struct {
 // Schema returns "file_lock_entry".
 func (*FileLock) Schema() string { return "file_lock_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *FileLock) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.Flag))
-	n += 1 + protowire.SizeVarint(uint64(m.Type))
-	n += 1 + protowire.SizeVarint(uint64(int64(m.PID)))
-	n += 1 + protowire.SizeVarint(uint64(int64(m.FD)))
-	n += 1 + protowire.SizeVarint(uint64(m.Start))
-	n += 1 + protowire.SizeVarint(uint64(m.Len))
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *FileLock) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.Flag))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.Type))
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, uint64(int64(m.PID)))
-	b = append(b, 0x20)
-	b = protowire.AppendVarint(b, uint64(int64(m.FD)))
-	b = append(b, 0x28)
-	b = protowire.AppendVarint(b, uint64(m.Start))
-	b = append(b, 0x30)
-	b = protowire.AppendVarint(b, uint64(m.Len))
+	b = varint(b, 0x8, uint64(m.Flag))
+	b = varint(b, 0x10, uint64(m.Type))
+	b = varint(b, 0x18, uint64(int64(m.PID)))
+	b = varint(b, 0x20, uint64(int64(m.FD)))
+	b = varint(b, 0x28, uint64(m.Start))
+	b = varint(b, 0x30, uint64(m.Len))
 	return append(b, m.Unknown...)
 }
 
@@ -3551,52 +2829,22 @@ type Autofs struct {
 // Schema returns "autofs_entry".
 func (*Autofs) Schema() string { return "autofs_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *Autofs) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(int64(m.FD)))
-	n += 1 + protowire.SizeVarint(uint64(int64(m.Pgrp)))
-	n += 1 + protowire.SizeVarint(uint64(int64(m.Timeout)))
-	n += 1 + protowire.SizeVarint(uint64(int64(m.Minproto)))
-	n += 1 + protowire.SizeVarint(uint64(int64(m.Maxproto)))
-	n += 1 + protowire.SizeVarint(uint64(int64(m.Mode)))
-	if m.UID != nil {
-		n += 1 + protowire.SizeVarint(uint64(int64(*m.UID)))
-	}
-	if m.GID != nil {
-		n += 1 + protowire.SizeVarint(uint64(int64(*m.GID)))
-	}
-	if m.ReadFD != nil {
-		n += 1 + protowire.SizeVarint(uint64(int64(*m.ReadFD)))
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *Autofs) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(int64(m.FD)))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(int64(m.Pgrp)))
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, uint64(int64(m.Timeout)))
-	b = append(b, 0x20)
-	b = protowire.AppendVarint(b, uint64(int64(m.Minproto)))
-	b = append(b, 0x28)
-	b = protowire.AppendVarint(b, uint64(int64(m.Maxproto)))
-	b = append(b, 0x30)
-	b = protowire.AppendVarint(b, uint64(int64(m.Mode)))
+	b = varint(b, 0x8, uint64(int64(m.FD)))
+	b = varint(b, 0x10, uint64(int64(m.Pgrp)))
+	b = varint(b, 0x18, uint64(int64(m.Timeout)))
+	b = varint(b, 0x20, uint64(int64(m.Minproto)))
+	b = varint(b, 0x28, uint64(int64(m.Maxproto)))
+	b = varint(b, 0x30, uint64(int64(m.Mode)))
 	if m.UID != nil {
-		b = append(b, 0x38)
-		b = protowire.AppendVarint(b, uint64(int64(*m.UID)))
+		b = varint(b, 0x38, uint64(int64(*m.UID)))
 	}
 	if m.GID != nil {
-		b = append(b, 0x40)
-		b = protowire.AppendVarint(b, uint64(int64(*m.GID)))
+		b = varint(b, 0x40, uint64(int64(*m.GID)))
 	}
 	if m.ReadFD != nil {
-		b = append(b, 0x48)
-		b = protowire.AppendVarint(b, uint64(int64(*m.ReadFD)))
+		b = varint(b, 0x48, uint64(int64(*m.ReadFD)))
 	}
 	return append(b, m.Unknown...)
 }
@@ -3629,11 +2877,11 @@ func (m *Autofs) decode(b []byte, _ int) error {
 			m.Mode = c.int32("mode")
 			seen |= 0x20
 		case 7:
-			m.UID = new(c.int32("uid"))
+			set(&m.UID, c.int32("uid"))
 		case 8:
-			m.GID = new(c.int32("gid"))
+			set(&m.GID, c.int32("gid"))
 		case 9:
-			m.ReadFD = new(c.int32("read_fd"))
+			set(&m.ReadFD, c.int32("read_fd"))
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}

@@ -32,86 +32,38 @@ type MM struct {
 // Schema returns "mm_entry".
 func (*MM) Schema() string { return "mm_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *MM) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(m.MMStartCode)
-	n += 1 + protowire.SizeVarint(m.MMEndCode)
-	n += 1 + protowire.SizeVarint(m.MMStartData)
-	n += 1 + protowire.SizeVarint(m.MMEndData)
-	n += 1 + protowire.SizeVarint(m.MMStartStack)
-	n += 1 + protowire.SizeVarint(m.MMStartBrk)
-	n += 1 + protowire.SizeVarint(m.MMBrk)
-	n += 1 + protowire.SizeVarint(m.MMArgStart)
-	n += 1 + protowire.SizeVarint(m.MMArgEnd)
-	n += 1 + protowire.SizeVarint(m.MMEnvStart)
-	n += 1 + protowire.SizeVarint(m.MMEnvEnd)
-	n += 1 + protowire.SizeVarint(uint64(m.ExeFileID))
-	for i := range m.MMSavedAuxv {
-		n += 1 + protowire.SizeVarint(m.MMSavedAuxv[i])
-	}
-	for i := range m.VMAs {
-		n += 1 + protowire.SizeBytes(m.VMAs[i].EncodedLen())
-	}
-	if m.Dumpable != nil {
-		n += 1 + protowire.SizeVarint(uint64(int64(*m.Dumpable)))
-	}
-	for i := range m.AIOs {
-		n += 2 + protowire.SizeBytes(m.AIOs[i].EncodedLen())
-	}
-	if m.THPDisabled != nil {
-		n += 2 + 1
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *MM) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, m.MMStartCode)
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, m.MMEndCode)
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, m.MMStartData)
-	b = append(b, 0x20)
-	b = protowire.AppendVarint(b, m.MMEndData)
-	b = append(b, 0x28)
-	b = protowire.AppendVarint(b, m.MMStartStack)
-	b = append(b, 0x30)
-	b = protowire.AppendVarint(b, m.MMStartBrk)
-	b = append(b, 0x38)
-	b = protowire.AppendVarint(b, m.MMBrk)
-	b = append(b, 0x40)
-	b = protowire.AppendVarint(b, m.MMArgStart)
-	b = append(b, 0x48)
-	b = protowire.AppendVarint(b, m.MMArgEnd)
-	b = append(b, 0x50)
-	b = protowire.AppendVarint(b, m.MMEnvStart)
-	b = append(b, 0x58)
-	b = protowire.AppendVarint(b, m.MMEnvEnd)
-	b = append(b, 0x60)
-	b = protowire.AppendVarint(b, uint64(m.ExeFileID))
+	b = varint(b, 0x8, m.MMStartCode)
+	b = varint(b, 0x10, m.MMEndCode)
+	b = varint(b, 0x18, m.MMStartData)
+	b = varint(b, 0x20, m.MMEndData)
+	b = varint(b, 0x28, m.MMStartStack)
+	b = varint(b, 0x30, m.MMStartBrk)
+	b = varint(b, 0x38, m.MMBrk)
+	b = varint(b, 0x40, m.MMArgStart)
+	b = varint(b, 0x48, m.MMArgEnd)
+	b = varint(b, 0x50, m.MMEnvStart)
+	b = varint(b, 0x58, m.MMEnvEnd)
+	b = varint(b, 0x60, uint64(m.ExeFileID))
 	for i := range m.MMSavedAuxv {
-		b = append(b, 0x68)
-		b = protowire.AppendVarint(b, m.MMSavedAuxv[i])
+		b = varint(b, 0x68, m.MMSavedAuxv[i])
 	}
 	for i := range m.VMAs {
-		b = append(b, 0x72)
-		b = protowire.AppendVarint(b, uint64(m.VMAs[i].EncodedLen()))
-		b = m.VMAs[i].Append(b)
+		b = begin(b, 0x72)
+		at := len(b)
+		b = end(m.VMAs[i].Append(b), at)
 	}
 	if m.Dumpable != nil {
-		b = append(b, 0x78)
-		b = protowire.AppendVarint(b, uint64(int64(*m.Dumpable)))
+		b = varint(b, 0x78, uint64(int64(*m.Dumpable)))
 	}
 	for i := range m.AIOs {
-		b = append(b, 0x82, 0x01)
-		b = protowire.AppendVarint(b, uint64(m.AIOs[i].EncodedLen()))
-		b = m.AIOs[i].Append(b)
+		b = begin(b, 0x82)
+		at := len(b)
+		b = end(m.AIOs[i].Append(b), at)
 	}
 	if m.THPDisabled != nil {
-		b = append(b, 0x88, 0x01)
-		b = protowire.AppendVarint(b, boolVarint(*m.THPDisabled))
+		b = varint(b, 0x88, boolVarint(*m.THPDisabled))
 	}
 	return append(b, m.Unknown...)
 }
@@ -166,11 +118,11 @@ func (m *MM) decode(b []byte, depth int) error {
 		case 14:
 			c.message("vmas", depth, room(&c, &m.VMAs))
 		case 15:
-			m.Dumpable = new(c.int32("dumpable"))
+			set(&m.Dumpable, c.int32("dumpable"))
 		case 16:
 			c.message("aios", depth, room(&c, &m.AIOs))
 		case 17:
-			m.THPDisabled = new(c.bool("thp_disabled"))
+			set(&m.THPDisabled, c.bool("thp_disabled"))
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -215,51 +167,21 @@ type VMA struct {
 // Schema returns "vma_entry".
 func (*VMA) Schema() string { return "vma_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *VMA) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(m.Start)
-	n += 1 + protowire.SizeVarint(m.End)
-	n += 1 + protowire.SizeVarint(m.PgOff)
-	n += 1 + protowire.SizeVarint(m.ShmID)
-	n += 1 + protowire.SizeVarint(uint64(m.Prot))
-	n += 1 + protowire.SizeVarint(uint64(m.Flags))
-	n += 1 + protowire.SizeVarint(uint64(m.Status))
-	n += 1 + protowire.SizeVarint(protowire.EncodeZigZag(m.FD))
-	if m.Madv != nil {
-		n += 1 + protowire.SizeVarint(*m.Madv)
-	}
-	if m.FDFlags != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.FDFlags))
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *VMA) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, m.Start)
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, m.End)
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, m.PgOff)
-	b = append(b, 0x20)
-	b = protowire.AppendVarint(b, m.ShmID)
-	b = append(b, 0x28)
-	b = protowire.AppendVarint(b, uint64(m.Prot))
-	b = append(b, 0x30)
-	b = protowire.AppendVarint(b, uint64(m.Flags))
-	b = append(b, 0x38)
-	b = protowire.AppendVarint(b, uint64(m.Status))
-	b = append(b, 0x40)
-	b = protowire.AppendVarint(b, protowire.EncodeZigZag(m.FD))
+	b = varint(b, 0x8, m.Start)
+	b = varint(b, 0x10, m.End)
+	b = varint(b, 0x18, m.PgOff)
+	b = varint(b, 0x20, m.ShmID)
+	b = varint(b, 0x28, uint64(m.Prot))
+	b = varint(b, 0x30, uint64(m.Flags))
+	b = varint(b, 0x38, uint64(m.Status))
+	b = varint(b, 0x40, protowire.EncodeZigZag(m.FD))
 	if m.Madv != nil {
-		b = append(b, 0x48)
-		b = protowire.AppendVarint(b, *m.Madv)
+		b = varint(b, 0x48, *m.Madv)
 	}
 	if m.FDFlags != nil {
-		b = append(b, 0x50)
-		b = protowire.AppendVarint(b, uint64(*m.FDFlags))
+		b = varint(b, 0x50, uint64(*m.FDFlags))
 	}
 	return append(b, m.Unknown...)
 }
@@ -298,9 +220,9 @@ func (m *VMA) decode(b []byte, _ int) error {
 			m.FD = c.sint64("fd")
 			seen |= 0x80
 		case 9:
-			m.Madv = new(c.uint64("madv"))
+			set(&m.Madv, c.uint64("madv"))
 		case 10:
-			m.FDFlags = new(c.uint32("fdflags"))
+			set(&m.FDFlags, c.uint32("fdflags"))
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -338,23 +260,11 @@ type AIORing struct {
 // Schema returns "aio_ring_entry".
 func (*AIORing) Schema() string { return "aio_ring_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *AIORing) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(m.ID)
-	n += 1 + protowire.SizeVarint(uint64(m.NrReq))
-	n += 1 + protowire.SizeVarint(uint64(m.RingLen))
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *AIORing) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, m.ID)
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.NrReq))
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, uint64(m.RingLen))
+	b = varint(b, 0x8, m.ID)
+	b = varint(b, 0x10, uint64(m.NrReq))
+	b = varint(b, 0x18, uint64(m.RingLen))
 	return append(b, m.Unknown...)
 }
 
@@ -395,17 +305,9 @@ type PagemapHead struct {
 // Schema returns "pagemap_head".
 func (*PagemapHead) Schema() string { return "pagemap_head" }
 
-// EncodedLen returns the length of the encoding.
-func (m *PagemapHead) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.PagesID))
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *PagemapHead) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.PagesID))
+	b = varint(b, 0x8, uint64(m.PagesID))
 	return append(b, m.Unknown...)
 }
 
@@ -444,40 +346,18 @@ type PagemapEntry struct {
 // Schema returns "pagemap_entry".
 func (*PagemapEntry) Schema() string { return "pagemap_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *PagemapEntry) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(m.Vaddr)
-	n += 1 + protowire.SizeVarint(uint64(m.CompatNrPages))
-	if m.InParent != nil {
-		n += 1 + 1
-	}
-	if m.Flags != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.Flags))
-	}
-	if m.NrPages != nil {
-		n += 1 + protowire.SizeVarint(*m.NrPages)
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *PagemapEntry) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, m.Vaddr)
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.CompatNrPages))
+	b = varint(b, 0x8, m.Vaddr)
+	b = varint(b, 0x10, uint64(m.CompatNrPages))
 	if m.InParent != nil {
-		b = append(b, 0x18)
-		b = protowire.AppendVarint(b, boolVarint(*m.InParent))
+		b = varint(b, 0x18, boolVarint(*m.InParent))
 	}
 	if m.Flags != nil {
-		b = append(b, 0x20)
-		b = protowire.AppendVarint(b, uint64(*m.Flags))
+		b = varint(b, 0x20, uint64(*m.Flags))
 	}
 	if m.NrPages != nil {
-		b = append(b, 0x28)
-		b = protowire.AppendVarint(b, *m.NrPages)
+		b = varint(b, 0x28, *m.NrPages)
 	}
 	return append(b, m.Unknown...)
 }
@@ -498,11 +378,11 @@ func (m *PagemapEntry) decode(b []byte, _ int) error {
 			m.CompatNrPages = c.uint32("compat_nr_pages")
 			seen |= 0x2
 		case 3:
-			m.InParent = new(c.bool("in_parent"))
+			set(&m.InParent, c.bool("in_parent"))
 		case 4:
-			m.Flags = new(c.uint32("flags"))
+			set(&m.Flags, c.uint32("flags"))
 		case 5:
-			m.NrPages = new(c.uint64("nr_pages"))
+			set(&m.NrPages, c.uint64("nr_pages"))
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}

@@ -2,8 +2,6 @@
 
 package entry
 
-import "google.golang.org/protobuf/encoding/protowire"
-
 // Mnt is one mount (mountpoints-NSID.img).
 // It is mnt_entry in CRIU's schema.
 type Mnt struct {
@@ -33,103 +31,43 @@ type Mnt struct {
 // Schema returns "mnt_entry".
 func (*Mnt) Schema() string { return "mnt_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *Mnt) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.Fstype))
-	n += 1 + protowire.SizeVarint(uint64(m.MntID))
-	n += 1 + protowire.SizeVarint(uint64(m.RootDev))
-	n += 1 + protowire.SizeVarint(uint64(m.ParentMntID))
-	n += 1 + protowire.SizeVarint(uint64(m.Flags))
-	n += 1 + protowire.SizeBytes(len(m.Root))
-	n += 1 + protowire.SizeBytes(len(m.Mountpoint))
-	n += 1 + protowire.SizeBytes(len(m.Source))
-	n += 1 + protowire.SizeBytes(len(m.Options))
-	if m.SharedID != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.SharedID))
-	}
-	if m.MasterID != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.MasterID))
-	}
-	if m.WithPlugin != nil {
-		n += 1 + 1
-	}
-	if m.ExtMount != nil {
-		n += 1 + 1
-	}
-	if m.Fsname != nil {
-		n += 1 + protowire.SizeBytes(len(*m.Fsname))
-	}
-	if m.InternalSharing != nil {
-		n += 1 + 1
-	}
-	if m.Deleted != nil {
-		n += 2 + 1
-	}
-	if m.SbFlags != nil {
-		n += 2 + protowire.SizeVarint(uint64(*m.SbFlags))
-	}
-	if m.ExtKey != nil {
-		n += 2 + protowire.SizeBytes(len(*m.ExtKey))
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *Mnt) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.Fstype))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.MntID))
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, uint64(m.RootDev))
-	b = append(b, 0x20)
-	b = protowire.AppendVarint(b, uint64(m.ParentMntID))
-	b = append(b, 0x28)
-	b = protowire.AppendVarint(b, uint64(m.Flags))
-	b = append(b, 0x32)
-	b = protowire.AppendString(b, m.Root)
-	b = append(b, 0x3a)
-	b = protowire.AppendString(b, m.Mountpoint)
-	b = append(b, 0x42)
-	b = protowire.AppendString(b, m.Source)
-	b = append(b, 0x4a)
-	b = protowire.AppendString(b, m.Options)
+	b = varint(b, 0x8, uint64(m.Fstype))
+	b = varint(b, 0x10, uint64(m.MntID))
+	b = varint(b, 0x18, uint64(m.RootDev))
+	b = varint(b, 0x20, uint64(m.ParentMntID))
+	b = varint(b, 0x28, uint64(m.Flags))
+	b = text(b, 0x32, m.Root)
+	b = text(b, 0x3a, m.Mountpoint)
+	b = text(b, 0x42, m.Source)
+	b = text(b, 0x4a, m.Options)
 	if m.SharedID != nil {
-		b = append(b, 0x50)
-		b = protowire.AppendVarint(b, uint64(*m.SharedID))
+		b = varint(b, 0x50, uint64(*m.SharedID))
 	}
 	if m.MasterID != nil {
-		b = append(b, 0x58)
-		b = protowire.AppendVarint(b, uint64(*m.MasterID))
+		b = varint(b, 0x58, uint64(*m.MasterID))
 	}
 	if m.WithPlugin != nil {
-		b = append(b, 0x60)
-		b = protowire.AppendVarint(b, boolVarint(*m.WithPlugin))
+		b = varint(b, 0x60, boolVarint(*m.WithPlugin))
 	}
 	if m.ExtMount != nil {
-		b = append(b, 0x68)
-		b = protowire.AppendVarint(b, boolVarint(*m.ExtMount))
+		b = varint(b, 0x68, boolVarint(*m.ExtMount))
 	}
 	if m.Fsname != nil {
-		b = append(b, 0x72)
-		b = protowire.AppendString(b, *m.Fsname)
+		b = text(b, 0x72, *m.Fsname)
 	}
 	if m.InternalSharing != nil {
-		b = append(b, 0x78)
-		b = protowire.AppendVarint(b, boolVarint(*m.InternalSharing))
+		b = varint(b, 0x78, boolVarint(*m.InternalSharing))
 	}
 	if m.Deleted != nil {
-		b = append(b, 0x80, 0x01)
-		b = protowire.AppendVarint(b, boolVarint(*m.Deleted))
+		b = varint(b, 0x80, boolVarint(*m.Deleted))
 	}
 	if m.SbFlags != nil {
-		b = append(b, 0x88, 0x01)
-		b = protowire.AppendVarint(b, uint64(*m.SbFlags))
+		b = varint(b, 0x88, uint64(*m.SbFlags))
 	}
 	if m.ExtKey != nil {
-		b = append(b, 0x92, 0x01)
-		b = protowire.AppendString(b, *m.ExtKey)
+		b = text(b, 0x92, *m.ExtKey)
 	}
 	return append(b, m.Unknown...)
 }
@@ -171,23 +109,23 @@ func (m *Mnt) decode(b []byte, _ int) error {
 			m.Options = c.string("options")
 			seen |= 0x100
 		case 10:
-			m.SharedID = new(c.uint32("shared_id"))
+			set(&m.SharedID, c.uint32("shared_id"))
 		case 11:
-			m.MasterID = new(c.uint32("master_id"))
+			set(&m.MasterID, c.uint32("master_id"))
 		case 12:
-			m.WithPlugin = new(c.bool("with_plugin"))
+			set(&m.WithPlugin, c.bool("with_plugin"))
 		case 13:
-			m.ExtMount = new(c.bool("ext_mount"))
+			set(&m.ExtMount, c.bool("ext_mount"))
 		case 14:
-			m.Fsname = new(c.string("fsname"))
+			set(&m.Fsname, c.string("fsname"))
 		case 15:
-			m.InternalSharing = new(c.bool("internal_sharing"))
+			set(&m.InternalSharing, c.bool("internal_sharing"))
 		case 16:
-			m.Deleted = new(c.bool("deleted"))
+			set(&m.Deleted, c.bool("deleted"))
 		case 17:
-			m.SbFlags = new(c.uint32("sb_flags"))
+			set(&m.SbFlags, c.uint32("sb_flags"))
 		case 18:
-			m.ExtKey = new(c.string("ext_key"))
+			set(&m.ExtKey, c.string("ext_key"))
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -293,103 +231,52 @@ type NetDevice struct {
 // Schema returns "net_device_entry".
 func (*NetDevice) Schema() string { return "net_device_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *NetDevice) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(int64(m.Type)))
-	n += 1 + protowire.SizeVarint(uint64(m.Ifindex))
-	n += 1 + protowire.SizeVarint(uint64(m.MTU))
-	n += 1 + protowire.SizeVarint(uint64(m.Flags))
-	n += 1 + protowire.SizeBytes(len(m.Name))
-	if m.Tun != nil {
-		n += 1 + protowire.SizeBytes(m.Tun.EncodedLen())
-	}
-	if m.Address != nil {
-		n += 1 + protowire.SizeBytes(len(m.Address))
-	}
-	for i := range m.Conf {
-		n += 1 + protowire.SizeVarint(uint64(int64(m.Conf[i])))
-	}
-	for i := range m.Conf4 {
-		n += 1 + protowire.SizeBytes(m.Conf4[i].EncodedLen())
-	}
-	for i := range m.Conf6 {
-		n += 1 + protowire.SizeBytes(m.Conf6[i].EncodedLen())
-	}
-	if m.Macvlan != nil {
-		n += 1 + protowire.SizeBytes(m.Macvlan.EncodedLen())
-	}
-	if m.PeerIfindex != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.PeerIfindex))
-	}
-	if m.PeerNSID != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.PeerNSID))
-	}
-	if m.Master != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.Master))
-	}
-	if m.Sit != nil {
-		n += 1 + protowire.SizeBytes(m.Sit.EncodedLen())
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *NetDevice) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(int64(m.Type)))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.Ifindex))
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, uint64(m.MTU))
-	b = append(b, 0x20)
-	b = protowire.AppendVarint(b, uint64(m.Flags))
-	b = append(b, 0x2a)
-	b = protowire.AppendString(b, m.Name)
+	b = varint(b, 0x8, uint64(int64(m.Type)))
+	b = varint(b, 0x10, uint64(m.Ifindex))
+	b = varint(b, 0x18, uint64(m.MTU))
+	b = varint(b, 0x20, uint64(m.Flags))
+	b = text(b, 0x2a, m.Name)
 	if m.Tun != nil {
-		b = append(b, 0x32)
-		b = protowire.AppendVarint(b, uint64(m.Tun.EncodedLen()))
-		b = m.Tun.Append(b)
+		b = begin(b, 0x32)
+		at := len(b)
+		b = end(m.Tun.Append(b), at)
 	}
 	if m.Address != nil {
-		b = append(b, 0x3a)
-		b = protowire.AppendBytes(b, m.Address)
+		b = text(b, 0x3a, m.Address)
 	}
 	for i := range m.Conf {
-		b = append(b, 0x40)
-		b = protowire.AppendVarint(b, uint64(int64(m.Conf[i])))
+		b = varint(b, 0x40, uint64(int64(m.Conf[i])))
 	}
 	for i := range m.Conf4 {
-		b = append(b, 0x4a)
-		b = protowire.AppendVarint(b, uint64(m.Conf4[i].EncodedLen()))
-		b = m.Conf4[i].Append(b)
+		b = begin(b, 0x4a)
+		at := len(b)
+		b = end(m.Conf4[i].Append(b), at)
 	}
 	for i := range m.Conf6 {
-		b = append(b, 0x52)
-		b = protowire.AppendVarint(b, uint64(m.Conf6[i].EncodedLen()))
-		b = m.Conf6[i].Append(b)
+		b = begin(b, 0x52)
+		at := len(b)
+		b = end(m.Conf6[i].Append(b), at)
 	}
 	if m.Macvlan != nil {
-		b = append(b, 0x5a)
-		b = protowire.AppendVarint(b, uint64(m.Macvlan.EncodedLen()))
-		b = m.Macvlan.Append(b)
+		b = begin(b, 0x5a)
+		at := len(b)
+		b = end(m.Macvlan.Append(b), at)
 	}
 	if m.PeerIfindex != nil {
-		b = append(b, 0x60)
-		b = protowire.AppendVarint(b, uint64(*m.PeerIfindex))
+		b = varint(b, 0x60, uint64(*m.PeerIfindex))
 	}
 	if m.PeerNSID != nil {
-		b = append(b, 0x68)
-		b = protowire.AppendVarint(b, uint64(*m.PeerNSID))
+		b = varint(b, 0x68, uint64(*m.PeerNSID))
 	}
 	if m.Master != nil {
-		b = append(b, 0x70)
-		b = protowire.AppendVarint(b, uint64(*m.Master))
+		b = varint(b, 0x70, uint64(*m.Master))
 	}
 	if m.Sit != nil {
-		b = append(b, 0x7a)
-		b = protowire.AppendVarint(b, uint64(m.Sit.EncodedLen()))
-		b = m.Sit.Append(b)
+		b = begin(b, 0x7a)
+		at := len(b)
+		b = end(m.Sit.Append(b), at)
 	}
 	return append(b, m.Unknown...)
 }
@@ -435,11 +322,11 @@ func (m *NetDevice) decode(b []byte, depth int) error {
 			m.Macvlan = new(MacvlanLink)
 			c.message("macvlan", depth, m.Macvlan)
 		case 12:
-			m.PeerIfindex = new(c.uint32("peer_ifindex"))
+			set(&m.PeerIfindex, c.uint32("peer_ifindex"))
 		case 13:
-			m.PeerNSID = new(c.uint32("peer_nsid"))
+			set(&m.PeerNSID, c.uint32("peer_nsid"))
 		case 14:
-			m.Master = new(c.uint32("master"))
+			set(&m.Master, c.uint32("master"))
 		case 15:
 			c.once("sit", m.Sit != nil)
 			m.Sit = new(SIT)
@@ -488,20 +375,10 @@ type NetNSID struct {
 // Schema returns "netns_id".
 func (*NetNSID) Schema() string { return "netns_id" }
 
-// EncodedLen returns the length of the encoding.
-func (m *NetNSID) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.TargetNSID))
-	n += 1 + protowire.SizeVarint(uint64(int64(m.NetnsidValue)))
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *NetNSID) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.TargetNSID))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(int64(m.NetnsidValue)))
+	b = varint(b, 0x8, uint64(m.TargetNSID))
+	b = varint(b, 0x10, uint64(int64(m.NetnsidValue)))
 	return append(b, m.Unknown...)
 }
 
@@ -548,90 +425,51 @@ type NetNS struct {
 // Schema returns "netns_entry".
 func (*NetNS) Schema() string { return "netns_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *NetNS) EncodedLen() int {
-	n := len(m.Unknown)
-	for i := range m.DefConf {
-		n += 1 + protowire.SizeVarint(uint64(int64(m.DefConf[i])))
-	}
-	for i := range m.AllConf {
-		n += 1 + protowire.SizeVarint(uint64(int64(m.AllConf[i])))
-	}
-	for i := range m.DefConf4 {
-		n += 1 + protowire.SizeBytes(m.DefConf4[i].EncodedLen())
-	}
-	for i := range m.AllConf4 {
-		n += 1 + protowire.SizeBytes(m.AllConf4[i].EncodedLen())
-	}
-	for i := range m.DefConf6 {
-		n += 1 + protowire.SizeBytes(m.DefConf6[i].EncodedLen())
-	}
-	for i := range m.AllConf6 {
-		n += 1 + protowire.SizeBytes(m.AllConf6[i].EncodedLen())
-	}
-	for i := range m.NSIDs {
-		n += 1 + protowire.SizeBytes(m.NSIDs[i].EncodedLen())
-	}
-	if m.ExtKey != nil {
-		n += 1 + protowire.SizeBytes(len(*m.ExtKey))
-	}
-	for i := range m.UnixConf {
-		n += 1 + protowire.SizeBytes(m.UnixConf[i].EncodedLen())
-	}
-	for i := range m.Ipv4Sysctl {
-		n += 1 + protowire.SizeBytes(m.Ipv4Sysctl[i].EncodedLen())
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *NetNS) Append(b []byte) []byte {
 	for i := range m.DefConf {
-		b = append(b, 0x08)
-		b = protowire.AppendVarint(b, uint64(int64(m.DefConf[i])))
+		b = varint(b, 0x8, uint64(int64(m.DefConf[i])))
 	}
 	for i := range m.AllConf {
-		b = append(b, 0x10)
-		b = protowire.AppendVarint(b, uint64(int64(m.AllConf[i])))
+		b = varint(b, 0x10, uint64(int64(m.AllConf[i])))
 	}
 	for i := range m.DefConf4 {
-		b = append(b, 0x1a)
-		b = protowire.AppendVarint(b, uint64(m.DefConf4[i].EncodedLen()))
-		b = m.DefConf4[i].Append(b)
+		b = begin(b, 0x1a)
+		at := len(b)
+		b = end(m.DefConf4[i].Append(b), at)
 	}
 	for i := range m.AllConf4 {
-		b = append(b, 0x22)
-		b = protowire.AppendVarint(b, uint64(m.AllConf4[i].EncodedLen()))
-		b = m.AllConf4[i].Append(b)
+		b = begin(b, 0x22)
+		at := len(b)
+		b = end(m.AllConf4[i].Append(b), at)
 	}
 	for i := range m.DefConf6 {
-		b = append(b, 0x2a)
-		b = protowire.AppendVarint(b, uint64(m.DefConf6[i].EncodedLen()))
-		b = m.DefConf6[i].Append(b)
+		b = begin(b, 0x2a)
+		at := len(b)
+		b = end(m.DefConf6[i].Append(b), at)
 	}
 	for i := range m.AllConf6 {
-		b = append(b, 0x32)
-		b = protowire.AppendVarint(b, uint64(m.AllConf6[i].EncodedLen()))
-		b = m.AllConf6[i].Append(b)
+		b = begin(b, 0x32)
+		at := len(b)
+		b = end(m.AllConf6[i].Append(b), at)
 	}
 	for i := range m.NSIDs {
-		b = append(b, 0x3a)
-		b = protowire.AppendVarint(b, uint64(m.NSIDs[i].EncodedLen()))
-		b = m.NSIDs[i].Append(b)
+		b = begin(b, 0x3a)
+		at := len(b)
+		b = end(m.NSIDs[i].Append(b), at)
 	}
 	if m.ExtKey != nil {
-		b = append(b, 0x42)
-		b = protowire.AppendString(b, *m.ExtKey)
+		b = text(b, 0x42, *m.ExtKey)
 	}
 	for i := range m.UnixConf {
-		b = append(b, 0x4a)
-		b = protowire.AppendVarint(b, uint64(m.UnixConf[i].EncodedLen()))
-		b = m.UnixConf[i].Append(b)
+		b = begin(b, 0x4a)
+		at := len(b)
+		b = end(m.UnixConf[i].Append(b), at)
 	}
 	for i := range m.Ipv4Sysctl {
-		b = append(b, 0x52)
-		b = protowire.AppendVarint(b, uint64(m.Ipv4Sysctl[i].EncodedLen()))
-		b = m.Ipv4Sysctl[i].Append(b)
+		b = begin(b, 0x52)
+		at := len(b)
+		b = end(m.Ipv4Sysctl[i].Append(b), at)
 	}
 	return append(b, m.Unknown...)
 }
@@ -659,7 +497,7 @@ func (m *NetNS) decode(b []byte, depth int) error {
 		case 7:
 			c.message("nsids", depth, room(&c, &m.NSIDs))
 		case 8:
-			m.ExtKey = new(c.string("ext_key"))
+			set(&m.ExtKey, c.string("ext_key"))
 		case 9:
 			c.message("unix_conf", depth, room(&c, &m.UnixConf))
 		case 10:
@@ -692,23 +530,11 @@ type MacvlanLink struct {
 // Schema returns "macvlan_link_entry".
 func (*MacvlanLink) Schema() string { return "macvlan_link_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *MacvlanLink) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.Mode))
-	if m.Flags != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.Flags))
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *MacvlanLink) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.Mode))
+	b = varint(b, 0x8, uint64(m.Mode))
 	if m.Flags != nil {
-		b = append(b, 0x10)
-		b = protowire.AppendVarint(b, uint64(*m.Flags))
+		b = varint(b, 0x10, uint64(*m.Flags))
 	}
 	return append(b, m.Unknown...)
 }
@@ -726,7 +552,7 @@ func (m *MacvlanLink) decode(b []byte, _ int) error {
 			m.Mode = c.uint32("mode")
 			seen |= 0x1
 		case 2:
-			m.Flags = new(c.uint32("flags"))
+			set(&m.Flags, c.uint32("flags"))
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -769,125 +595,55 @@ type SIT struct {
 // Schema returns "sit_entry".
 func (*SIT) Schema() string { return "sit_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *SIT) EncodedLen() int {
-	n := len(m.Unknown)
-	if m.Link != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.Link))
-	}
-	for i := range m.Local {
-		n += 1 + protowire.SizeVarint(uint64(m.Local[i]))
-	}
-	for i := range m.Remote {
-		n += 1 + protowire.SizeVarint(uint64(m.Remote[i]))
-	}
-	if m.TTL != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.TTL))
-	}
-	if m.Tos != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.Tos))
-	}
-	if m.Pmtudisc != nil {
-		n += 1 + 1
-	}
-	if m.Proto != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.Proto))
-	}
-	if m.Flags != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.Flags))
-	}
-	if m.EncapType != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.EncapType))
-	}
-	if m.EncapFlags != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.EncapFlags))
-	}
-	if m.EncapSport != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.EncapSport))
-	}
-	if m.EncapDport != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.EncapDport))
-	}
-	if m.RdPrefixlen != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.RdPrefixlen))
-	}
-	for i := range m.RdPrefix {
-		n += 1 + protowire.SizeVarint(uint64(m.RdPrefix[i]))
-	}
-	if m.RelayPrefixlen != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.RelayPrefixlen))
-	}
-	for i := range m.RelayPrefix {
-		n += 2 + protowire.SizeVarint(uint64(m.RelayPrefix[i]))
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *SIT) Append(b []byte) []byte {
 	if m.Link != nil {
-		b = append(b, 0x08)
-		b = protowire.AppendVarint(b, uint64(*m.Link))
+		b = varint(b, 0x8, uint64(*m.Link))
 	}
 	for i := range m.Local {
-		b = append(b, 0x10)
-		b = protowire.AppendVarint(b, uint64(m.Local[i]))
+		b = varint(b, 0x10, uint64(m.Local[i]))
 	}
 	for i := range m.Remote {
-		b = append(b, 0x18)
-		b = protowire.AppendVarint(b, uint64(m.Remote[i]))
+		b = varint(b, 0x18, uint64(m.Remote[i]))
 	}
 	if m.TTL != nil {
-		b = append(b, 0x20)
-		b = protowire.AppendVarint(b, uint64(*m.TTL))
+		b = varint(b, 0x20, uint64(*m.TTL))
 	}
 	if m.Tos != nil {
-		b = append(b, 0x28)
-		b = protowire.AppendVarint(b, uint64(*m.Tos))
+		b = varint(b, 0x28, uint64(*m.Tos))
 	}
 	if m.Pmtudisc != nil {
-		b = append(b, 0x30)
-		b = protowire.AppendVarint(b, boolVarint(*m.Pmtudisc))
+		b = varint(b, 0x30, boolVarint(*m.Pmtudisc))
 	}
 	if m.Proto != nil {
-		b = append(b, 0x38)
-		b = protowire.AppendVarint(b, uint64(*m.Proto))
+		b = varint(b, 0x38, uint64(*m.Proto))
 	}
 	if m.Flags != nil {
-		b = append(b, 0x40)
-		b = protowire.AppendVarint(b, uint64(*m.Flags))
+		b = varint(b, 0x40, uint64(*m.Flags))
 	}
 	if m.EncapType != nil {
-		b = append(b, 0x48)
-		b = protowire.AppendVarint(b, uint64(*m.EncapType))
+		b = varint(b, 0x48, uint64(*m.EncapType))
 	}
 	if m.EncapFlags != nil {
-		b = append(b, 0x50)
-		b = protowire.AppendVarint(b, uint64(*m.EncapFlags))
+		b = varint(b, 0x50, uint64(*m.EncapFlags))
 	}
 	if m.EncapSport != nil {
-		b = append(b, 0x58)
-		b = protowire.AppendVarint(b, uint64(*m.EncapSport))
+		b = varint(b, 0x58, uint64(*m.EncapSport))
 	}
 	if m.EncapDport != nil {
-		b = append(b, 0x60)
-		b = protowire.AppendVarint(b, uint64(*m.EncapDport))
+		b = varint(b, 0x60, uint64(*m.EncapDport))
 	}
 	if m.RdPrefixlen != nil {
-		b = append(b, 0x68)
-		b = protowire.AppendVarint(b, uint64(*m.RdPrefixlen))
+		b = varint(b, 0x68, uint64(*m.RdPrefixlen))
 	}
 	for i := range m.RdPrefix {
-		b = append(b, 0x70)
-		b = protowire.AppendVarint(b, uint64(m.RdPrefix[i]))
+		b = varint(b, 0x70, uint64(m.RdPrefix[i]))
 	}
 	if m.RelayPrefixlen != nil {
-		b = append(b, 0x78)
-		b = protowire.AppendVarint(b, uint64(*m.RelayPrefixlen))
+		b = varint(b, 0x78, uint64(*m.RelayPrefixlen))
 	}
 	for i := range m.RelayPrefix {
-		b = append(b, 0x80, 0x01)
-		b = protowire.AppendVarint(b, uint64(m.RelayPrefix[i]))
+		b = varint(b, 0x80, uint64(m.RelayPrefix[i]))
 	}
 	return append(b, m.Unknown...)
 }
@@ -901,35 +657,35 @@ func (m *SIT) decode(b []byte, _ int) error {
 	for c.next() {
 		switch c.num {
 		case 1:
-			m.Link = new(c.uint32("link"))
+			set(&m.Link, c.uint32("link"))
 		case 2:
 			m.Local = c.uint32s(m.Local, "local")
 		case 3:
 			m.Remote = c.uint32s(m.Remote, "remote")
 		case 4:
-			m.TTL = new(c.uint32("ttl"))
+			set(&m.TTL, c.uint32("ttl"))
 		case 5:
-			m.Tos = new(c.uint32("tos"))
+			set(&m.Tos, c.uint32("tos"))
 		case 6:
-			m.Pmtudisc = new(c.bool("pmtudisc"))
+			set(&m.Pmtudisc, c.bool("pmtudisc"))
 		case 7:
-			m.Proto = new(c.uint32("proto"))
+			set(&m.Proto, c.uint32("proto"))
 		case 8:
-			m.Flags = new(c.uint32("flags"))
+			set(&m.Flags, c.uint32("flags"))
 		case 9:
-			m.EncapType = new(c.uint32("encap_type"))
+			set(&m.EncapType, c.uint32("encap_type"))
 		case 10:
-			m.EncapFlags = new(c.uint32("encap_flags"))
+			set(&m.EncapFlags, c.uint32("encap_flags"))
 		case 11:
-			m.EncapSport = new(c.uint32("encap_sport"))
+			set(&m.EncapSport, c.uint32("encap_sport"))
 		case 12:
-			m.EncapDport = new(c.uint32("encap_dport"))
+			set(&m.EncapDport, c.uint32("encap_dport"))
 		case 13:
-			m.RdPrefixlen = new(c.uint32("rd_prefixlen"))
+			set(&m.RdPrefixlen, c.uint32("rd_prefixlen"))
 		case 14:
 			m.RdPrefix = c.uint32s(m.RdPrefix, "rd_prefix")
 		case 15:
-			m.RelayPrefixlen = new(c.uint32("relay_prefixlen"))
+			set(&m.RelayPrefixlen, c.uint32("relay_prefixlen"))
 		case 16:
 			m.RelayPrefix = c.uint32s(m.RelayPrefix, "relay_prefix")
 		default:
@@ -1049,30 +805,14 @@ type Sysctl struct {
 // Schema returns "sysctl_entry".
 func (*Sysctl) Schema() string { return "sysctl_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *Sysctl) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(int64(m.Type)))
-	if m.Iarg != nil {
-		n += 1 + protowire.SizeVarint(uint64(int64(*m.Iarg)))
-	}
-	if m.Sarg != nil {
-		n += 1 + protowire.SizeBytes(len(*m.Sarg))
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *Sysctl) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(int64(m.Type)))
+	b = varint(b, 0x8, uint64(int64(m.Type)))
 	if m.Iarg != nil {
-		b = append(b, 0x10)
-		b = protowire.AppendVarint(b, uint64(int64(*m.Iarg)))
+		b = varint(b, 0x10, uint64(int64(*m.Iarg)))
 	}
 	if m.Sarg != nil {
-		b = append(b, 0x1a)
-		b = protowire.AppendString(b, *m.Sarg)
+		b = text(b, 0x1a, *m.Sarg)
 	}
 	return append(b, m.Unknown...)
 }
@@ -1090,9 +830,9 @@ func (m *Sysctl) decode(b []byte, _ int) error {
 			m.Type = SysctlType(c.int32("type"))
 			seen |= 0x1
 		case 2:
-			m.Iarg = new(c.int32("iarg"))
+			set(&m.Iarg, c.int32("iarg"))
 		case 3:
-			m.Sarg = new(c.string("sarg"))
+			set(&m.Sarg, c.string("sarg"))
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -1129,20 +869,10 @@ type UTSNS struct {
 // Schema returns "utsns_entry".
 func (*UTSNS) Schema() string { return "utsns_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *UTSNS) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeBytes(len(m.Nodename))
-	n += 1 + protowire.SizeBytes(len(m.Domainname))
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *UTSNS) Append(b []byte) []byte {
-	b = append(b, 0x0a)
-	b = protowire.AppendString(b, m.Nodename)
-	b = append(b, 0x12)
-	b = protowire.AppendString(b, m.Domainname)
+	b = text(b, 0xa, m.Nodename)
+	b = text(b, 0x12, m.Domainname)
 	return append(b, m.Unknown...)
 }
 
@@ -1180,20 +910,10 @@ type PIDNS struct {
 // Schema returns "pidns_entry".
 func (*PIDNS) Schema() string { return "pidns_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *PIDNS) EncodedLen() int {
-	n := len(m.Unknown)
-	if m.ExtKey != nil {
-		n += 1 + protowire.SizeBytes(len(*m.ExtKey))
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *PIDNS) Append(b []byte) []byte {
 	if m.ExtKey != nil {
-		b = append(b, 0x0a)
-		b = protowire.AppendString(b, *m.ExtKey)
+		b = text(b, 0xa, *m.ExtKey)
 	}
 	return append(b, m.Unknown...)
 }
@@ -1207,7 +927,7 @@ func (m *PIDNS) decode(b []byte, _ int) error {
 	for c.next() {
 		switch c.num {
 		case 1:
-			m.ExtKey = new(c.string("ext_key"))
+			set(&m.ExtKey, c.string("ext_key"))
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -1237,23 +957,11 @@ type UIDGIDExtent struct {
 // Schema returns "uid_gid_extent".
 func (*UIDGIDExtent) Schema() string { return "uid_gid_extent" }
 
-// EncodedLen returns the length of the encoding.
-func (m *UIDGIDExtent) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.First))
-	n += 1 + protowire.SizeVarint(uint64(m.LowerFirst))
-	n += 1 + protowire.SizeVarint(uint64(m.Count))
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *UIDGIDExtent) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.First))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.LowerFirst))
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, uint64(m.Count))
+	b = varint(b, 0x8, uint64(m.First))
+	b = varint(b, 0x10, uint64(m.LowerFirst))
+	b = varint(b, 0x18, uint64(m.Count))
 	return append(b, m.Unknown...)
 }
 
@@ -1295,29 +1003,17 @@ type UserNS struct {
 // Schema returns "userns_entry".
 func (*UserNS) Schema() string { return "userns_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *UserNS) EncodedLen() int {
-	n := len(m.Unknown)
-	for i := range m.UIDMap {
-		n += 1 + protowire.SizeBytes(m.UIDMap[i].EncodedLen())
-	}
-	for i := range m.GIDMap {
-		n += 1 + protowire.SizeBytes(m.GIDMap[i].EncodedLen())
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *UserNS) Append(b []byte) []byte {
 	for i := range m.UIDMap {
-		b = append(b, 0x0a)
-		b = protowire.AppendVarint(b, uint64(m.UIDMap[i].EncodedLen()))
-		b = m.UIDMap[i].Append(b)
+		b = begin(b, 0xa)
+		at := len(b)
+		b = end(m.UIDMap[i].Append(b), at)
 	}
 	for i := range m.GIDMap {
-		b = append(b, 0x12)
-		b = protowire.AppendVarint(b, uint64(m.GIDMap[i].EncodedLen()))
-		b = m.GIDMap[i].Append(b)
+		b = begin(b, 0x12)
+		at := len(b)
+		b = end(m.GIDMap[i].Append(b), at)
 	}
 	return append(b, m.Unknown...)
 }
@@ -1359,35 +1055,15 @@ type IPCDesc struct {
 // Schema returns "ipc_desc_entry".
 func (*IPCDesc) Schema() string { return "ipc_desc_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *IPCDesc) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.Key))
-	n += 1 + protowire.SizeVarint(uint64(m.UID))
-	n += 1 + protowire.SizeVarint(uint64(m.GID))
-	n += 1 + protowire.SizeVarint(uint64(m.Cuid))
-	n += 1 + protowire.SizeVarint(uint64(m.Cgid))
-	n += 1 + protowire.SizeVarint(uint64(m.Mode))
-	n += 1 + protowire.SizeVarint(uint64(m.ID))
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *IPCDesc) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.Key))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.UID))
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, uint64(m.GID))
-	b = append(b, 0x20)
-	b = protowire.AppendVarint(b, uint64(m.Cuid))
-	b = append(b, 0x28)
-	b = protowire.AppendVarint(b, uint64(m.Cgid))
-	b = append(b, 0x30)
-	b = protowire.AppendVarint(b, uint64(m.Mode))
-	b = append(b, 0x38)
-	b = protowire.AppendVarint(b, uint64(m.ID))
+	b = varint(b, 0x8, uint64(m.Key))
+	b = varint(b, 0x10, uint64(m.UID))
+	b = varint(b, 0x18, uint64(m.GID))
+	b = varint(b, 0x20, uint64(m.Cuid))
+	b = varint(b, 0x28, uint64(m.Cgid))
+	b = varint(b, 0x30, uint64(m.Mode))
+	b = varint(b, 0x38, uint64(m.ID))
 	return append(b, m.Unknown...)
 }
 
@@ -1443,34 +1119,19 @@ type IPCShm struct {
 // Schema returns "ipc_shm_entry".
 func (*IPCShm) Schema() string { return "ipc_shm_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *IPCShm) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeBytes(m.Desc.EncodedLen())
-	n += 1 + protowire.SizeVarint(m.Size)
-	if m.InPagemaps != nil {
-		n += 1 + 1
-	}
-	if m.HugetlbFlag != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.HugetlbFlag))
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *IPCShm) Append(b []byte) []byte {
-	b = append(b, 0x0a)
-	b = protowire.AppendVarint(b, uint64(m.Desc.EncodedLen()))
-	b = m.Desc.Append(b)
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, m.Size)
+	{
+		b = begin(b, 0xa)
+		at := len(b)
+		b = end(m.Desc.Append(b), at)
+	}
+	b = varint(b, 0x10, m.Size)
 	if m.InPagemaps != nil {
-		b = append(b, 0x18)
-		b = protowire.AppendVarint(b, boolVarint(*m.InPagemaps))
+		b = varint(b, 0x18, boolVarint(*m.InPagemaps))
 	}
 	if m.HugetlbFlag != nil {
-		b = append(b, 0x20)
-		b = protowire.AppendVarint(b, uint64(*m.HugetlbFlag))
+		b = varint(b, 0x20, uint64(*m.HugetlbFlag))
 	}
 	return append(b, m.Unknown...)
 }
@@ -1492,9 +1153,9 @@ func (m *IPCShm) decode(b []byte, depth int) error {
 			m.Size = c.uint64("size")
 			seen |= 0x2
 		case 3:
-			m.InPagemaps = new(c.bool("in_pagemaps"))
+			set(&m.InPagemaps, c.bool("in_pagemaps"))
 		case 4:
-			m.HugetlbFlag = new(c.uint32("hugetlb_flag"))
+			set(&m.HugetlbFlag, c.uint32("hugetlb_flag"))
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -1531,21 +1192,14 @@ type IPCSem struct {
 // Schema returns "ipc_sem_entry".
 func (*IPCSem) Schema() string { return "ipc_sem_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *IPCSem) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeBytes(m.Desc.EncodedLen())
-	n += 1 + protowire.SizeVarint(uint64(m.Nsems))
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *IPCSem) Append(b []byte) []byte {
-	b = append(b, 0x0a)
-	b = protowire.AppendVarint(b, uint64(m.Desc.EncodedLen()))
-	b = m.Desc.Append(b)
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.Nsems))
+	{
+		b = begin(b, 0xa)
+		at := len(b)
+		b = end(m.Desc.Append(b), at)
+	}
+	b = varint(b, 0x10, uint64(m.Nsems))
 	return append(b, m.Unknown...)
 }
 
@@ -1585,20 +1239,10 @@ type IPCMsg struct {
 // Schema returns "ipc_msg".
 func (*IPCMsg) Schema() string { return "ipc_msg" }
 
-// EncodedLen returns the length of the encoding.
-func (m *IPCMsg) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(m.Mtype)
-	n += 1 + protowire.SizeVarint(uint64(m.Msize))
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *IPCMsg) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, m.Mtype)
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.Msize))
+	b = varint(b, 0x8, m.Mtype)
+	b = varint(b, 0x10, uint64(m.Msize))
 	return append(b, m.Unknown...)
 }
 
@@ -1638,24 +1282,15 @@ type IPCMsgQueue struct {
 // Schema returns "ipc_msg_entry".
 func (*IPCMsgQueue) Schema() string { return "ipc_msg_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *IPCMsgQueue) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeBytes(m.Desc.EncodedLen())
-	n += 1 + protowire.SizeVarint(uint64(m.Qbytes))
-	n += 1 + protowire.SizeVarint(uint64(m.Qnum))
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *IPCMsgQueue) Append(b []byte) []byte {
-	b = append(b, 0x0a)
-	b = protowire.AppendVarint(b, uint64(m.Desc.EncodedLen()))
-	b = m.Desc.Append(b)
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.Qbytes))
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, uint64(m.Qnum))
+	{
+		b = begin(b, 0xa)
+		at := len(b)
+		b = end(m.Desc.Append(b), at)
+	}
+	b = varint(b, 0x10, uint64(m.Qbytes))
+	b = varint(b, 0x18, uint64(m.Qnum))
 	return append(b, m.Unknown...)
 }
 
@@ -1713,88 +1348,36 @@ type IPCVar struct {
 // Schema returns "ipc_var_entry".
 func (*IPCVar) Schema() string { return "ipc_var_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *IPCVar) EncodedLen() int {
-	n := len(m.Unknown)
-	for i := range m.SemCtls {
-		n += 1 + protowire.SizeVarint(uint64(m.SemCtls[i]))
-	}
-	n += 1 + protowire.SizeVarint(uint64(m.MsgCtlmax))
-	n += 1 + protowire.SizeVarint(uint64(m.MsgCtlmnb))
-	n += 1 + protowire.SizeVarint(uint64(m.MsgCtlmni))
-	n += 1 + protowire.SizeVarint(uint64(m.AutoMsgmni))
-	n += 1 + protowire.SizeVarint(m.ShmCtlmax)
-	n += 1 + protowire.SizeVarint(m.ShmCtlall)
-	n += 1 + protowire.SizeVarint(uint64(m.ShmCtlmni))
-	n += 1 + protowire.SizeVarint(uint64(m.ShmRmidForced))
-	n += 1 + protowire.SizeVarint(uint64(m.MqQueuesMax))
-	n += 1 + protowire.SizeVarint(uint64(m.MqMsgMax))
-	n += 1 + protowire.SizeVarint(uint64(m.MqMsgsizeMax))
-	if m.MqMsgDefault != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.MqMsgDefault))
-	}
-	if m.MqMsgsizeDefault != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.MqMsgsizeDefault))
-	}
-	if m.MsgNextID != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.MsgNextID))
-	}
-	if m.SemNextID != nil {
-		n += 2 + protowire.SizeVarint(uint64(*m.SemNextID))
-	}
-	if m.ShmNextID != nil {
-		n += 2 + protowire.SizeVarint(uint64(*m.ShmNextID))
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *IPCVar) Append(b []byte) []byte {
 	for i := range m.SemCtls {
-		b = append(b, 0x08)
-		b = protowire.AppendVarint(b, uint64(m.SemCtls[i]))
+		b = varint(b, 0x8, uint64(m.SemCtls[i]))
 	}
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.MsgCtlmax))
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, uint64(m.MsgCtlmnb))
-	b = append(b, 0x20)
-	b = protowire.AppendVarint(b, uint64(m.MsgCtlmni))
-	b = append(b, 0x28)
-	b = protowire.AppendVarint(b, uint64(m.AutoMsgmni))
-	b = append(b, 0x30)
-	b = protowire.AppendVarint(b, m.ShmCtlmax)
-	b = append(b, 0x38)
-	b = protowire.AppendVarint(b, m.ShmCtlall)
-	b = append(b, 0x40)
-	b = protowire.AppendVarint(b, uint64(m.ShmCtlmni))
-	b = append(b, 0x48)
-	b = protowire.AppendVarint(b, uint64(m.ShmRmidForced))
-	b = append(b, 0x50)
-	b = protowire.AppendVarint(b, uint64(m.MqQueuesMax))
-	b = append(b, 0x58)
-	b = protowire.AppendVarint(b, uint64(m.MqMsgMax))
-	b = append(b, 0x60)
-	b = protowire.AppendVarint(b, uint64(m.MqMsgsizeMax))
+	b = varint(b, 0x10, uint64(m.MsgCtlmax))
+	b = varint(b, 0x18, uint64(m.MsgCtlmnb))
+	b = varint(b, 0x20, uint64(m.MsgCtlmni))
+	b = varint(b, 0x28, uint64(m.AutoMsgmni))
+	b = varint(b, 0x30, m.ShmCtlmax)
+	b = varint(b, 0x38, m.ShmCtlall)
+	b = varint(b, 0x40, uint64(m.ShmCtlmni))
+	b = varint(b, 0x48, uint64(m.ShmRmidForced))
+	b = varint(b, 0x50, uint64(m.MqQueuesMax))
+	b = varint(b, 0x58, uint64(m.MqMsgMax))
+	b = varint(b, 0x60, uint64(m.MqMsgsizeMax))
 	if m.MqMsgDefault != nil {
-		b = append(b, 0x68)
-		b = protowire.AppendVarint(b, uint64(*m.MqMsgDefault))
+		b = varint(b, 0x68, uint64(*m.MqMsgDefault))
 	}
 	if m.MqMsgsizeDefault != nil {
-		b = append(b, 0x70)
-		b = protowire.AppendVarint(b, uint64(*m.MqMsgsizeDefault))
+		b = varint(b, 0x70, uint64(*m.MqMsgsizeDefault))
 	}
 	if m.MsgNextID != nil {
-		b = append(b, 0x78)
-		b = protowire.AppendVarint(b, uint64(*m.MsgNextID))
+		b = varint(b, 0x78, uint64(*m.MsgNextID))
 	}
 	if m.SemNextID != nil {
-		b = append(b, 0x80, 0x01)
-		b = protowire.AppendVarint(b, uint64(*m.SemNextID))
+		b = varint(b, 0x80, uint64(*m.SemNextID))
 	}
 	if m.ShmNextID != nil {
-		b = append(b, 0x88, 0x01)
-		b = protowire.AppendVarint(b, uint64(*m.ShmNextID))
+		b = varint(b, 0x88, uint64(*m.ShmNextID))
 	}
 	return append(b, m.Unknown...)
 }
@@ -1844,15 +1427,15 @@ func (m *IPCVar) decode(b []byte, _ int) error {
 			m.MqMsgsizeMax = c.uint32("mq_msgsize_max")
 			seen |= 0x400
 		case 13:
-			m.MqMsgDefault = new(c.uint32("mq_msg_default"))
+			set(&m.MqMsgDefault, c.uint32("mq_msg_default"))
 		case 14:
-			m.MqMsgsizeDefault = new(c.uint32("mq_msgsize_default"))
+			set(&m.MqMsgsizeDefault, c.uint32("mq_msgsize_default"))
 		case 15:
-			m.MsgNextID = new(c.uint32("msg_next_id"))
+			set(&m.MsgNextID, c.uint32("msg_next_id"))
 		case 16:
-			m.SemNextID = new(c.uint32("sem_next_id"))
+			set(&m.SemNextID, c.uint32("sem_next_id"))
 		case 17:
-			m.ShmNextID = new(c.uint32("shm_next_id"))
+			set(&m.ShmNextID, c.uint32("shm_next_id"))
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -1914,23 +1497,11 @@ type CgroupPerms struct {
 // Schema returns "cgroup_perms".
 func (*CgroupPerms) Schema() string { return "cgroup_perms" }
 
-// EncodedLen returns the length of the encoding.
-func (m *CgroupPerms) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.Mode))
-	n += 1 + protowire.SizeVarint(uint64(m.UID))
-	n += 1 + protowire.SizeVarint(uint64(m.GID))
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *CgroupPerms) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.Mode))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.UID))
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, uint64(m.GID))
+	b = varint(b, 0x8, uint64(m.Mode))
+	b = varint(b, 0x10, uint64(m.UID))
+	b = varint(b, 0x18, uint64(m.GID))
 	return append(b, m.Unknown...)
 }
 
@@ -1973,27 +1544,14 @@ type CgroupProp struct {
 // Schema returns "cgroup_prop_entry".
 func (*CgroupProp) Schema() string { return "cgroup_prop_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *CgroupProp) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeBytes(len(m.Name))
-	n += 1 + protowire.SizeBytes(len(m.Value))
-	if m.Perms != nil {
-		n += 1 + protowire.SizeBytes(m.Perms.EncodedLen())
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *CgroupProp) Append(b []byte) []byte {
-	b = append(b, 0x0a)
-	b = protowire.AppendString(b, m.Name)
-	b = append(b, 0x12)
-	b = protowire.AppendString(b, m.Value)
+	b = text(b, 0xa, m.Name)
+	b = text(b, 0x12, m.Value)
 	if m.Perms != nil {
-		b = append(b, 0x1a)
-		b = protowire.AppendVarint(b, uint64(m.Perms.EncodedLen()))
-		b = m.Perms.Append(b)
+		b = begin(b, 0x1a)
+		at := len(b)
+		b = end(m.Perms.Append(b), at)
 	}
 	return append(b, m.Unknown...)
 }
@@ -2039,40 +1597,23 @@ type CgroupDir struct {
 // Schema returns "cgroup_dir_entry".
 func (*CgroupDir) Schema() string { return "cgroup_dir_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *CgroupDir) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeBytes(len(m.DirName))
-	for i := range m.Children {
-		n += 1 + protowire.SizeBytes(m.Children[i].EncodedLen())
-	}
-	for i := range m.Properties {
-		n += 1 + protowire.SizeBytes(m.Properties[i].EncodedLen())
-	}
-	if m.DirPerms != nil {
-		n += 1 + protowire.SizeBytes(m.DirPerms.EncodedLen())
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *CgroupDir) Append(b []byte) []byte {
-	b = append(b, 0x0a)
-	b = protowire.AppendString(b, m.DirName)
+	b = text(b, 0xa, m.DirName)
 	for i := range m.Children {
-		b = append(b, 0x12)
-		b = protowire.AppendVarint(b, uint64(m.Children[i].EncodedLen()))
-		b = m.Children[i].Append(b)
+		b = begin(b, 0x12)
+		at := len(b)
+		b = end(m.Children[i].Append(b), at)
 	}
 	for i := range m.Properties {
-		b = append(b, 0x1a)
-		b = protowire.AppendVarint(b, uint64(m.Properties[i].EncodedLen()))
-		b = m.Properties[i].Append(b)
+		b = begin(b, 0x1a)
+		at := len(b)
+		b = end(m.Properties[i].Append(b), at)
 	}
 	if m.DirPerms != nil {
-		b = append(b, 0x22)
-		b = protowire.AppendVarint(b, uint64(m.DirPerms.EncodedLen()))
-		b = m.DirPerms.Append(b)
+		b = begin(b, 0x22)
+		at := len(b)
+		b = end(m.DirPerms.Append(b), at)
 	}
 	return append(b, m.Unknown...)
 }
@@ -2118,35 +1659,18 @@ type CgController struct {
 // Schema returns "cg_controller_entry".
 func (*CgController) Schema() string { return "cg_controller_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *CgController) EncodedLen() int {
-	n := len(m.Unknown)
-	for i := range m.Cnames {
-		n += 1 + protowire.SizeBytes(len(m.Cnames[i]))
-	}
-	for i := range m.Dirs {
-		n += 1 + protowire.SizeBytes(m.Dirs[i].EncodedLen())
-	}
-	if m.IsThreaded != nil {
-		n += 1 + 1
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *CgController) Append(b []byte) []byte {
 	for i := range m.Cnames {
-		b = append(b, 0x0a)
-		b = protowire.AppendString(b, m.Cnames[i])
+		b = text(b, 0xa, m.Cnames[i])
 	}
 	for i := range m.Dirs {
-		b = append(b, 0x12)
-		b = protowire.AppendVarint(b, uint64(m.Dirs[i].EncodedLen()))
-		b = m.Dirs[i].Append(b)
+		b = begin(b, 0x12)
+		at := len(b)
+		b = end(m.Dirs[i].Append(b), at)
 	}
 	if m.IsThreaded != nil {
-		b = append(b, 0x18)
-		b = protowire.AppendVarint(b, boolVarint(*m.IsThreaded))
+		b = varint(b, 0x18, boolVarint(*m.IsThreaded))
 	}
 	return append(b, m.Unknown...)
 }
@@ -2164,7 +1688,7 @@ func (m *CgController) decode(b []byte, depth int) error {
 		case 2:
 			c.message("dirs", depth, room(&c, &m.Dirs))
 		case 3:
-			m.IsThreaded = new(c.bool("is_threaded"))
+			set(&m.IsThreaded, c.bool("is_threaded"))
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -2194,26 +1718,12 @@ type CgMember struct {
 // Schema returns "cg_member_entry".
 func (*CgMember) Schema() string { return "cg_member_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *CgMember) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeBytes(len(m.Name))
-	n += 1 + protowire.SizeBytes(len(m.Path))
-	if m.CgnsPrefix != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.CgnsPrefix))
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *CgMember) Append(b []byte) []byte {
-	b = append(b, 0x0a)
-	b = protowire.AppendString(b, m.Name)
-	b = append(b, 0x12)
-	b = protowire.AppendString(b, m.Path)
+	b = text(b, 0xa, m.Name)
+	b = text(b, 0x12, m.Path)
 	if m.CgnsPrefix != nil {
-		b = append(b, 0x18)
-		b = protowire.AppendVarint(b, uint64(*m.CgnsPrefix))
+		b = varint(b, 0x18, uint64(*m.CgnsPrefix))
 	}
 	return append(b, m.Unknown...)
 }
@@ -2234,7 +1744,7 @@ func (m *CgMember) decode(b []byte, _ int) error {
 			m.Path = c.string("path")
 			seen |= 0x2
 		case 3:
-			m.CgnsPrefix = new(c.uint32("cgns_prefix"))
+			set(&m.CgnsPrefix, c.uint32("cgns_prefix"))
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -2263,24 +1773,13 @@ type CgSet struct {
 // Schema returns "cg_set_entry".
 func (*CgSet) Schema() string { return "cg_set_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *CgSet) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.ID))
-	for i := range m.Ctls {
-		n += 1 + protowire.SizeBytes(m.Ctls[i].EncodedLen())
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *CgSet) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.ID))
+	b = varint(b, 0x8, uint64(m.ID))
 	for i := range m.Ctls {
-		b = append(b, 0x12)
-		b = protowire.AppendVarint(b, uint64(m.Ctls[i].EncodedLen()))
-		b = m.Ctls[i].Append(b)
+		b = begin(b, 0x12)
+		at := len(b)
+		b = end(m.Ctls[i].Append(b), at)
 	}
 	return append(b, m.Unknown...)
 }
@@ -2319,29 +1818,17 @@ type Cgroup struct {
 // Schema returns "cgroup_entry".
 func (*Cgroup) Schema() string { return "cgroup_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *Cgroup) EncodedLen() int {
-	n := len(m.Unknown)
-	for i := range m.Sets {
-		n += 1 + protowire.SizeBytes(m.Sets[i].EncodedLen())
-	}
-	for i := range m.Controllers {
-		n += 1 + protowire.SizeBytes(m.Controllers[i].EncodedLen())
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *Cgroup) Append(b []byte) []byte {
 	for i := range m.Sets {
-		b = append(b, 0x0a)
-		b = protowire.AppendVarint(b, uint64(m.Sets[i].EncodedLen()))
-		b = m.Sets[i].Append(b)
+		b = begin(b, 0xa)
+		at := len(b)
+		b = end(m.Sets[i].Append(b), at)
 	}
 	for i := range m.Controllers {
-		b = append(b, 0x12)
-		b = protowire.AppendVarint(b, uint64(m.Controllers[i].EncodedLen()))
-		b = m.Controllers[i].Append(b)
+		b = begin(b, 0x12)
+		at := len(b)
+		b = end(m.Controllers[i].Append(b), at)
 	}
 	return append(b, m.Unknown...)
 }
@@ -2378,20 +1865,10 @@ type AAPolicy struct {
 // Schema returns "aa_policy".
 func (*AAPolicy) Schema() string { return "aa_policy" }
 
-// EncodedLen returns the length of the encoding.
-func (m *AAPolicy) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeBytes(len(m.Name))
-	n += 1 + protowire.SizeBytes(len(m.Blob))
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *AAPolicy) Append(b []byte) []byte {
-	b = append(b, 0x0a)
-	b = protowire.AppendString(b, m.Name)
-	b = append(b, 0x12)
-	b = protowire.AppendBytes(b, m.Blob)
+	b = text(b, 0xa, m.Name)
+	b = text(b, 0x12, m.Blob)
 	return append(b, m.Unknown...)
 }
 
@@ -2431,32 +1908,18 @@ type AANamespace struct {
 // Schema returns "aa_namespace".
 func (*AANamespace) Schema() string { return "aa_namespace" }
 
-// EncodedLen returns the length of the encoding.
-func (m *AANamespace) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeBytes(len(m.Name))
-	for i := range m.Policies {
-		n += 1 + protowire.SizeBytes(m.Policies[i].EncodedLen())
-	}
-	for i := range m.Namespaces {
-		n += 1 + protowire.SizeBytes(m.Namespaces[i].EncodedLen())
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *AANamespace) Append(b []byte) []byte {
-	b = append(b, 0x0a)
-	b = protowire.AppendString(b, m.Name)
+	b = text(b, 0xa, m.Name)
 	for i := range m.Policies {
-		b = append(b, 0x12)
-		b = protowire.AppendVarint(b, uint64(m.Policies[i].EncodedLen()))
-		b = m.Policies[i].Append(b)
+		b = begin(b, 0x12)
+		at := len(b)
+		b = end(m.Policies[i].Append(b), at)
 	}
 	for i := range m.Namespaces {
-		b = append(b, 0x1a)
-		b = protowire.AppendVarint(b, uint64(m.Namespaces[i].EncodedLen()))
-		b = m.Namespaces[i].Append(b)
+		b = begin(b, 0x1a)
+		at := len(b)
+		b = end(m.Namespaces[i].Append(b), at)
 	}
 	return append(b, m.Unknown...)
 }
@@ -2496,21 +1959,12 @@ type AppArmor struct {
 // Schema returns "apparmor_entry".
 func (*AppArmor) Schema() string { return "apparmor_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *AppArmor) EncodedLen() int {
-	n := len(m.Unknown)
-	for i := range m.Namespaces {
-		n += 1 + protowire.SizeBytes(m.Namespaces[i].EncodedLen())
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *AppArmor) Append(b []byte) []byte {
 	for i := range m.Namespaces {
-		b = append(b, 0x0a)
-		b = protowire.AppendVarint(b, uint64(m.Namespaces[i].EncodedLen()))
-		b = m.Namespaces[i].Append(b)
+		b = begin(b, 0xa)
+		at := len(b)
+		b = end(m.Namespaces[i].Append(b), at)
 	}
 	return append(b, m.Unknown...)
 }
@@ -2551,57 +2005,25 @@ type BinfmtMisc struct {
 // Schema returns "binfmt_misc_entry".
 func (*BinfmtMisc) Schema() string { return "binfmt_misc_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *BinfmtMisc) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeBytes(len(m.Name))
-	n += 1 + 1
-	n += 1 + protowire.SizeBytes(len(m.Interpreter))
-	if m.Flags != nil {
-		n += 1 + protowire.SizeBytes(len(*m.Flags))
-	}
-	if m.Extension != nil {
-		n += 1 + protowire.SizeBytes(len(*m.Extension))
-	}
-	if m.Magic != nil {
-		n += 1 + protowire.SizeBytes(len(*m.Magic))
-	}
-	if m.Mask != nil {
-		n += 1 + protowire.SizeBytes(len(*m.Mask))
-	}
-	if m.Offset != nil {
-		n += 1 + protowire.SizeVarint(uint64(int64(*m.Offset)))
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *BinfmtMisc) Append(b []byte) []byte {
-	b = append(b, 0x0a)
-	b = protowire.AppendString(b, m.Name)
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, boolVarint(m.Enabled))
-	b = append(b, 0x1a)
-	b = protowire.AppendString(b, m.Interpreter)
+	b = text(b, 0xa, m.Name)
+	b = varint(b, 0x10, boolVarint(m.Enabled))
+	b = text(b, 0x1a, m.Interpreter)
 	if m.Flags != nil {
-		b = append(b, 0x22)
-		b = protowire.AppendString(b, *m.Flags)
+		b = text(b, 0x22, *m.Flags)
 	}
 	if m.Extension != nil {
-		b = append(b, 0x2a)
-		b = protowire.AppendString(b, *m.Extension)
+		b = text(b, 0x2a, *m.Extension)
 	}
 	if m.Magic != nil {
-		b = append(b, 0x32)
-		b = protowire.AppendString(b, *m.Magic)
+		b = text(b, 0x32, *m.Magic)
 	}
 	if m.Mask != nil {
-		b = append(b, 0x3a)
-		b = protowire.AppendString(b, *m.Mask)
+		b = text(b, 0x3a, *m.Mask)
 	}
 	if m.Offset != nil {
-		b = append(b, 0x40)
-		b = protowire.AppendVarint(b, uint64(int64(*m.Offset)))
+		b = varint(b, 0x40, uint64(int64(*m.Offset)))
 	}
 	return append(b, m.Unknown...)
 }
@@ -2625,15 +2047,15 @@ func (m *BinfmtMisc) decode(b []byte, _ int) error {
 			m.Interpreter = c.string("interpreter")
 			seen |= 0x4
 		case 4:
-			m.Flags = new(c.string("flags"))
+			set(&m.Flags, c.string("flags"))
 		case 5:
-			m.Extension = new(c.string("extension"))
+			set(&m.Extension, c.string("extension"))
 		case 6:
-			m.Magic = new(c.string("magic"))
+			set(&m.Magic, c.string("magic"))
 		case 7:
-			m.Mask = new(c.string("mask"))
+			set(&m.Mask, c.string("mask"))
 		case 8:
-			m.Offset = new(c.int32("offset"))
+			set(&m.Offset, c.int32("offset"))
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}

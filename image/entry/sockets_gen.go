@@ -40,162 +40,70 @@ type SkOpts struct {
 // Schema returns "sk_opts_entry".
 func (*SkOpts) Schema() string { return "sk_opts_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *SkOpts) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.SoSndbuf))
-	n += 1 + protowire.SizeVarint(uint64(m.SoRcvbuf))
-	n += 1 + protowire.SizeVarint(m.SoSndTmoSec)
-	n += 1 + protowire.SizeVarint(m.SoSndTmoUsec)
-	n += 1 + protowire.SizeVarint(m.SoRcvTmoSec)
-	n += 1 + protowire.SizeVarint(m.SoRcvTmoUsec)
-	if m.Reuseaddr != nil {
-		n += 1 + 1
-	}
-	if m.SoPriority != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.SoPriority))
-	}
-	if m.SoRcvlowat != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.SoRcvlowat))
-	}
-	if m.SoMark != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.SoMark))
-	}
-	if m.SoPasscred != nil {
-		n += 1 + 1
-	}
-	if m.SoPasssec != nil {
-		n += 1 + 1
-	}
-	if m.SoDontroute != nil {
-		n += 1 + 1
-	}
-	if m.SoNoCheck != nil {
-		n += 1 + 1
-	}
-	if m.SoBoundDev != nil {
-		n += 1 + protowire.SizeBytes(len(*m.SoBoundDev))
-	}
-	n += len(m.SoFilter) * (2 + 8)
-	if m.SoReuseport != nil {
-		n += 2 + 1
-	}
-	if m.SoBroadcast != nil {
-		n += 2 + 1
-	}
-	if m.SoKeepalive != nil {
-		n += 2 + 1
-	}
-	if m.TCPKeepcnt != nil {
-		n += 2 + protowire.SizeVarint(uint64(*m.TCPKeepcnt))
-	}
-	if m.TCPKeepidle != nil {
-		n += 2 + protowire.SizeVarint(uint64(*m.TCPKeepidle))
-	}
-	if m.TCPKeepintvl != nil {
-		n += 2 + protowire.SizeVarint(uint64(*m.TCPKeepintvl))
-	}
-	if m.SoOobinline != nil {
-		n += 2 + protowire.SizeVarint(uint64(*m.SoOobinline))
-	}
-	if m.SoLinger != nil {
-		n += 2 + protowire.SizeVarint(uint64(*m.SoLinger))
-	}
-	if m.SoBufLock != nil {
-		n += 2 + protowire.SizeVarint(uint64(*m.SoBufLock))
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *SkOpts) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.SoSndbuf))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.SoRcvbuf))
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, m.SoSndTmoSec)
-	b = append(b, 0x20)
-	b = protowire.AppendVarint(b, m.SoSndTmoUsec)
-	b = append(b, 0x28)
-	b = protowire.AppendVarint(b, m.SoRcvTmoSec)
-	b = append(b, 0x30)
-	b = protowire.AppendVarint(b, m.SoRcvTmoUsec)
+	b = varint(b, 0x8, uint64(m.SoSndbuf))
+	b = varint(b, 0x10, uint64(m.SoRcvbuf))
+	b = varint(b, 0x18, m.SoSndTmoSec)
+	b = varint(b, 0x20, m.SoSndTmoUsec)
+	b = varint(b, 0x28, m.SoRcvTmoSec)
+	b = varint(b, 0x30, m.SoRcvTmoUsec)
 	if m.Reuseaddr != nil {
-		b = append(b, 0x38)
-		b = protowire.AppendVarint(b, boolVarint(*m.Reuseaddr))
+		b = varint(b, 0x38, boolVarint(*m.Reuseaddr))
 	}
 	if m.SoPriority != nil {
-		b = append(b, 0x40)
-		b = protowire.AppendVarint(b, uint64(*m.SoPriority))
+		b = varint(b, 0x40, uint64(*m.SoPriority))
 	}
 	if m.SoRcvlowat != nil {
-		b = append(b, 0x48)
-		b = protowire.AppendVarint(b, uint64(*m.SoRcvlowat))
+		b = varint(b, 0x48, uint64(*m.SoRcvlowat))
 	}
 	if m.SoMark != nil {
-		b = append(b, 0x50)
-		b = protowire.AppendVarint(b, uint64(*m.SoMark))
+		b = varint(b, 0x50, uint64(*m.SoMark))
 	}
 	if m.SoPasscred != nil {
-		b = append(b, 0x58)
-		b = protowire.AppendVarint(b, boolVarint(*m.SoPasscred))
+		b = varint(b, 0x58, boolVarint(*m.SoPasscred))
 	}
 	if m.SoPasssec != nil {
-		b = append(b, 0x60)
-		b = protowire.AppendVarint(b, boolVarint(*m.SoPasssec))
+		b = varint(b, 0x60, boolVarint(*m.SoPasssec))
 	}
 	if m.SoDontroute != nil {
-		b = append(b, 0x68)
-		b = protowire.AppendVarint(b, boolVarint(*m.SoDontroute))
+		b = varint(b, 0x68, boolVarint(*m.SoDontroute))
 	}
 	if m.SoNoCheck != nil {
-		b = append(b, 0x70)
-		b = protowire.AppendVarint(b, boolVarint(*m.SoNoCheck))
+		b = varint(b, 0x70, boolVarint(*m.SoNoCheck))
 	}
 	if m.SoBoundDev != nil {
-		b = append(b, 0x7a)
-		b = protowire.AppendString(b, *m.SoBoundDev)
+		b = text(b, 0x7a, *m.SoBoundDev)
 	}
 	for i := range m.SoFilter {
-		b = append(b, 0x81, 0x01)
-		b = protowire.AppendFixed64(b, m.SoFilter[i])
+		b = fixed64(b, 0x81, m.SoFilter[i])
 	}
 	if m.SoReuseport != nil {
-		b = append(b, 0x88, 0x01)
-		b = protowire.AppendVarint(b, boolVarint(*m.SoReuseport))
+		b = varint(b, 0x88, boolVarint(*m.SoReuseport))
 	}
 	if m.SoBroadcast != nil {
-		b = append(b, 0x90, 0x01)
-		b = protowire.AppendVarint(b, boolVarint(*m.SoBroadcast))
+		b = varint(b, 0x90, boolVarint(*m.SoBroadcast))
 	}
 	if m.SoKeepalive != nil {
-		b = append(b, 0x98, 0x01)
-		b = protowire.AppendVarint(b, boolVarint(*m.SoKeepalive))
+		b = varint(b, 0x98, boolVarint(*m.SoKeepalive))
 	}
 	if m.TCPKeepcnt != nil {
-		b = append(b, 0xa0, 0x01)
-		b = protowire.AppendVarint(b, uint64(*m.TCPKeepcnt))
+		b = varint(b, 0xa0, uint64(*m.TCPKeepcnt))
 	}
 	if m.TCPKeepidle != nil {
-		b = append(b, 0xa8, 0x01)
-		b = protowire.AppendVarint(b, uint64(*m.TCPKeepidle))
+		b = varint(b, 0xa8, uint64(*m.TCPKeepidle))
 	}
 	if m.TCPKeepintvl != nil {
-		b = append(b, 0xb0, 0x01)
-		b = protowire.AppendVarint(b, uint64(*m.TCPKeepintvl))
+		b = varint(b, 0xb0, uint64(*m.TCPKeepintvl))
 	}
 	if m.SoOobinline != nil {
-		b = append(b, 0xb8, 0x01)
-		b = protowire.AppendVarint(b, uint64(*m.SoOobinline))
+		b = varint(b, 0xb8, uint64(*m.SoOobinline))
 	}
 	if m.SoLinger != nil {
-		b = append(b, 0xc0, 0x01)
-		b = protowire.AppendVarint(b, uint64(*m.SoLinger))
+		b = varint(b, 0xc0, uint64(*m.SoLinger))
 	}
 	if m.SoBufLock != nil {
-		b = append(b, 0xc8, 0x01)
-		b = protowire.AppendVarint(b, uint64(*m.SoBufLock))
+		b = varint(b, 0xc8, uint64(*m.SoBufLock))
 	}
 	return append(b, m.Unknown...)
 }
@@ -228,43 +136,43 @@ func (m *SkOpts) decode(b []byte, _ int) error {
 			m.SoRcvTmoUsec = c.uint64("so_rcv_tmo_usec")
 			seen |= 0x20
 		case 7:
-			m.Reuseaddr = new(c.bool("reuseaddr"))
+			set(&m.Reuseaddr, c.bool("reuseaddr"))
 		case 8:
-			m.SoPriority = new(c.uint32("so_priority"))
+			set(&m.SoPriority, c.uint32("so_priority"))
 		case 9:
-			m.SoRcvlowat = new(c.uint32("so_rcvlowat"))
+			set(&m.SoRcvlowat, c.uint32("so_rcvlowat"))
 		case 10:
-			m.SoMark = new(c.uint32("so_mark"))
+			set(&m.SoMark, c.uint32("so_mark"))
 		case 11:
-			m.SoPasscred = new(c.bool("so_passcred"))
+			set(&m.SoPasscred, c.bool("so_passcred"))
 		case 12:
-			m.SoPasssec = new(c.bool("so_passsec"))
+			set(&m.SoPasssec, c.bool("so_passsec"))
 		case 13:
-			m.SoDontroute = new(c.bool("so_dontroute"))
+			set(&m.SoDontroute, c.bool("so_dontroute"))
 		case 14:
-			m.SoNoCheck = new(c.bool("so_no_check"))
+			set(&m.SoNoCheck, c.bool("so_no_check"))
 		case 15:
-			m.SoBoundDev = new(c.string("so_bound_dev"))
+			set(&m.SoBoundDev, c.string("so_bound_dev"))
 		case 16:
 			m.SoFilter = c.fixed64s(m.SoFilter, "so_filter")
 		case 17:
-			m.SoReuseport = new(c.bool("so_reuseport"))
+			set(&m.SoReuseport, c.bool("so_reuseport"))
 		case 18:
-			m.SoBroadcast = new(c.bool("so_broadcast"))
+			set(&m.SoBroadcast, c.bool("so_broadcast"))
 		case 19:
-			m.SoKeepalive = new(c.bool("so_keepalive"))
+			set(&m.SoKeepalive, c.bool("so_keepalive"))
 		case 20:
-			m.TCPKeepcnt = new(c.uint32("tcp_keepcnt"))
+			set(&m.TCPKeepcnt, c.uint32("tcp_keepcnt"))
 		case 21:
-			m.TCPKeepidle = new(c.uint32("tcp_keepidle"))
+			set(&m.TCPKeepidle, c.uint32("tcp_keepidle"))
 		case 22:
-			m.TCPKeepintvl = new(c.uint32("tcp_keepintvl"))
+			set(&m.TCPKeepintvl, c.uint32("tcp_keepintvl"))
 		case 23:
-			m.SoOobinline = new(c.uint32("so_oobinline"))
+			set(&m.SoOobinline, c.uint32("so_oobinline"))
 		case 24:
-			m.SoLinger = new(c.uint32("so_linger"))
+			set(&m.SoLinger, c.uint32("so_linger"))
 		case 25:
-			m.SoBufLock = new(c.uint32("so_buf_lock"))
+			set(&m.SoBufLock, c.uint32("so_buf_lock"))
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -447,109 +355,55 @@ type InetSk struct {
 // Schema returns "inet_sk_entry".
 func (*InetSk) Schema() string { return "inet_sk_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *InetSk) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.ID))
-	n += 1 + protowire.SizeVarint(uint64(m.Ino))
-	n += 1 + protowire.SizeVarint(uint64(m.Family))
-	n += 1 + protowire.SizeVarint(uint64(m.Type))
-	n += 1 + protowire.SizeVarint(uint64(m.Proto))
-	n += 1 + protowire.SizeVarint(uint64(m.State))
-	n += 1 + protowire.SizeVarint(uint64(m.SrcPort))
-	n += 1 + protowire.SizeVarint(uint64(m.DstPort))
-	n += 1 + protowire.SizeVarint(uint64(m.Flags))
-	n += 1 + protowire.SizeVarint(uint64(m.Backlog))
-	for i := range m.SrcAddr {
-		n += 1 + protowire.SizeVarint(uint64(m.SrcAddr[i]))
-	}
-	for i := range m.DstAddr {
-		n += 1 + protowire.SizeVarint(uint64(m.DstAddr[i]))
-	}
-	n += 1 + protowire.SizeBytes(m.Fown.EncodedLen())
-	n += 1 + protowire.SizeBytes(m.Opts.EncodedLen())
-	if m.V6only != nil {
-		n += 1 + 1
-	}
-	if m.IPOpts != nil {
-		n += 2 + protowire.SizeBytes(m.IPOpts.EncodedLen())
-	}
-	if m.Ifname != nil {
-		n += 2 + protowire.SizeBytes(len(*m.Ifname))
-	}
-	if m.NSID != nil {
-		n += 2 + protowire.SizeVarint(uint64(*m.NSID))
-	}
-	if m.Shutdown != nil {
-		n += 2 + protowire.SizeVarint(uint64(int64(*m.Shutdown)))
-	}
-	if m.TCPOpts != nil {
-		n += 2 + protowire.SizeBytes(m.TCPOpts.EncodedLen())
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *InetSk) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.ID))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.Ino))
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, uint64(m.Family))
-	b = append(b, 0x20)
-	b = protowire.AppendVarint(b, uint64(m.Type))
-	b = append(b, 0x28)
-	b = protowire.AppendVarint(b, uint64(m.Proto))
-	b = append(b, 0x30)
-	b = protowire.AppendVarint(b, uint64(m.State))
-	b = append(b, 0x38)
-	b = protowire.AppendVarint(b, uint64(m.SrcPort))
-	b = append(b, 0x40)
-	b = protowire.AppendVarint(b, uint64(m.DstPort))
-	b = append(b, 0x48)
-	b = protowire.AppendVarint(b, uint64(m.Flags))
-	b = append(b, 0x50)
-	b = protowire.AppendVarint(b, uint64(m.Backlog))
+	b = varint(b, 0x8, uint64(m.ID))
+	b = varint(b, 0x10, uint64(m.Ino))
+	b = varint(b, 0x18, uint64(m.Family))
+	b = varint(b, 0x20, uint64(m.Type))
+	b = varint(b, 0x28, uint64(m.Proto))
+	b = varint(b, 0x30, uint64(m.State))
+	b = varint(b, 0x38, uint64(m.SrcPort))
+	b = varint(b, 0x40, uint64(m.DstPort))
+	b = varint(b, 0x48, uint64(m.Flags))
+	b = varint(b, 0x50, uint64(m.Backlog))
 	for i := range m.SrcAddr {
-		b = append(b, 0x58)
-		b = protowire.AppendVarint(b, uint64(m.SrcAddr[i]))
+		b = varint(b, 0x58, uint64(m.SrcAddr[i]))
 	}
 	for i := range m.DstAddr {
-		b = append(b, 0x60)
-		b = protowire.AppendVarint(b, uint64(m.DstAddr[i]))
+		b = varint(b, 0x60, uint64(m.DstAddr[i]))
 	}
-	b = append(b, 0x6a)
-	b = protowire.AppendVarint(b, uint64(m.Fown.EncodedLen()))
-	b = m.Fown.Append(b)
-	b = append(b, 0x72)
-	b = protowire.AppendVarint(b, uint64(m.Opts.EncodedLen()))
-	b = m.Opts.Append(b)
+	{
+		b = begin(b, 0x6a)
+		at := len(b)
+		b = end(m.Fown.Append(b), at)
+	}
+	{
+		b = begin(b, 0x72)
+		at := len(b)
+		b = end(m.Opts.Append(b), at)
+	}
 	if m.V6only != nil {
-		b = append(b, 0x78)
-		b = protowire.AppendVarint(b, boolVarint(*m.V6only))
+		b = varint(b, 0x78, boolVarint(*m.V6only))
 	}
 	if m.IPOpts != nil {
-		b = append(b, 0x82, 0x01)
-		b = protowire.AppendVarint(b, uint64(m.IPOpts.EncodedLen()))
-		b = m.IPOpts.Append(b)
+		b = begin(b, 0x82)
+		at := len(b)
+		b = end(m.IPOpts.Append(b), at)
 	}
 	if m.Ifname != nil {
-		b = append(b, 0x8a, 0x01)
-		b = protowire.AppendString(b, *m.Ifname)
+		b = text(b, 0x8a, *m.Ifname)
 	}
 	if m.NSID != nil {
-		b = append(b, 0x90, 0x01)
-		b = protowire.AppendVarint(b, uint64(*m.NSID))
+		b = varint(b, 0x90, uint64(*m.NSID))
 	}
 	if m.Shutdown != nil {
-		b = append(b, 0x98, 0x01)
-		b = protowire.AppendVarint(b, uint64(int64(*m.Shutdown)))
+		b = varint(b, 0x98, uint64(int64(*m.Shutdown)))
 	}
 	if m.TCPOpts != nil {
-		b = append(b, 0xa2, 0x01)
-		b = protowire.AppendVarint(b, uint64(m.TCPOpts.EncodedLen()))
-		b = m.TCPOpts.Append(b)
+		b = begin(b, 0xa2)
+		at := len(b)
+		b = end(m.TCPOpts.Append(b), at)
 	}
 	return append(b, m.Unknown...)
 }
@@ -606,17 +460,17 @@ func (m *InetSk) decode(b []byte, depth int) error {
 			c.message("opts", depth, &m.Opts)
 			seen |= 0x800
 		case 15:
-			m.V6only = new(c.bool("v6only"))
+			set(&m.V6only, c.bool("v6only"))
 		case 16:
 			c.once("ip_opts", m.IPOpts != nil)
 			m.IPOpts = new(IPOpts)
 			c.message("ip_opts", depth, m.IPOpts)
 		case 17:
-			m.Ifname = new(c.string("ifname"))
+			set(&m.Ifname, c.string("ifname"))
 		case 18:
-			m.NSID = new(c.uint32("ns_id"))
+			set(&m.NSID, c.uint32("ns_id"))
 		case 19:
-			m.Shutdown = new(SkShutdown(c.int32("shutdown")))
+			set(&m.Shutdown, SkShutdown(c.int32("shutdown")))
 		case 20:
 			c.once("tcp_opts", m.TCPOpts != nil)
 			m.TCPOpts = new(TCPOpts)
@@ -675,41 +529,19 @@ type IPOptsRaw struct {
 // Schema returns "ip_opts_raw_entry".
 func (*IPOptsRaw) Schema() string { return "ip_opts_raw_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *IPOptsRaw) EncodedLen() int {
-	n := len(m.Unknown)
-	if m.Hdrincl != nil {
-		n += 1 + 1
-	}
-	if m.Nodefrag != nil {
-		n += 1 + 1
-	}
-	if m.Checksum != nil {
-		n += 1 + 1
-	}
-	for i := range m.IcmpvFilter {
-		n += 1 + protowire.SizeVarint(uint64(m.IcmpvFilter[i]))
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *IPOptsRaw) Append(b []byte) []byte {
 	if m.Hdrincl != nil {
-		b = append(b, 0x08)
-		b = protowire.AppendVarint(b, boolVarint(*m.Hdrincl))
+		b = varint(b, 0x8, boolVarint(*m.Hdrincl))
 	}
 	if m.Nodefrag != nil {
-		b = append(b, 0x10)
-		b = protowire.AppendVarint(b, boolVarint(*m.Nodefrag))
+		b = varint(b, 0x10, boolVarint(*m.Nodefrag))
 	}
 	if m.Checksum != nil {
-		b = append(b, 0x18)
-		b = protowire.AppendVarint(b, boolVarint(*m.Checksum))
+		b = varint(b, 0x18, boolVarint(*m.Checksum))
 	}
 	for i := range m.IcmpvFilter {
-		b = append(b, 0x20)
-		b = protowire.AppendVarint(b, uint64(m.IcmpvFilter[i]))
+		b = varint(b, 0x20, uint64(m.IcmpvFilter[i]))
 	}
 	return append(b, m.Unknown...)
 }
@@ -723,11 +555,11 @@ func (m *IPOptsRaw) decode(b []byte, _ int) error {
 	for c.next() {
 		switch c.num {
 		case 1:
-			m.Hdrincl = new(c.bool("hdrincl"))
+			set(&m.Hdrincl, c.bool("hdrincl"))
 		case 2:
-			m.Nodefrag = new(c.bool("nodefrag"))
+			set(&m.Nodefrag, c.bool("nodefrag"))
 		case 3:
-			m.Checksum = new(c.bool("checksum"))
+			set(&m.Checksum, c.bool("checksum"))
 		case 4:
 			m.IcmpvFilter = c.uint32s(m.IcmpvFilter, "icmpv_filter")
 		default:
@@ -777,49 +609,24 @@ type IPOpts struct {
 // Schema returns "ip_opts_entry".
 func (*IPOpts) Schema() string { return "ip_opts_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *IPOpts) EncodedLen() int {
-	n := len(m.Unknown)
-	if m.Freebind != nil {
-		n += 1 + 1
-	}
-	if m.Raw != nil {
-		n += 1 + protowire.SizeBytes(m.Raw.EncodedLen())
-	}
-	if m.Pktinfo != nil {
-		n += 1 + 1
-	}
-	if m.Tos != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.Tos))
-	}
-	if m.TTL != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.TTL))
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *IPOpts) Append(b []byte) []byte {
 	if m.Freebind != nil {
-		b = append(b, 0x08)
-		b = protowire.AppendVarint(b, boolVarint(*m.Freebind))
+		b = varint(b, 0x8, boolVarint(*m.Freebind))
 	}
 	if m.Raw != nil {
-		b = append(b, 0x22)
-		b = protowire.AppendVarint(b, uint64(m.Raw.EncodedLen()))
-		b = m.Raw.Append(b)
+		b = begin(b, 0x22)
+		at := len(b)
+		b = end(m.Raw.Append(b), at)
 	}
 	if m.Pktinfo != nil {
-		b = append(b, 0x28)
-		b = protowire.AppendVarint(b, boolVarint(*m.Pktinfo))
+		b = varint(b, 0x28, boolVarint(*m.Pktinfo))
 	}
 	if m.Tos != nil {
-		b = append(b, 0x30)
-		b = protowire.AppendVarint(b, uint64(*m.Tos))
+		b = varint(b, 0x30, uint64(*m.Tos))
 	}
 	if m.TTL != nil {
-		b = append(b, 0x38)
-		b = protowire.AppendVarint(b, uint64(*m.TTL))
+		b = varint(b, 0x38, uint64(*m.TTL))
 	}
 	return append(b, m.Unknown...)
 }
@@ -833,17 +640,17 @@ func (m *IPOpts) decode(b []byte, depth int) error {
 	for c.next() {
 		switch c.num {
 		case 1:
-			m.Freebind = new(c.bool("freebind"))
+			set(&m.Freebind, c.bool("freebind"))
 		case 4:
 			c.once("raw", m.Raw != nil)
 			m.Raw = new(IPOptsRaw)
 			c.message("raw", depth, m.Raw)
 		case 5:
-			m.Pktinfo = new(c.bool("pktinfo"))
+			set(&m.Pktinfo, c.bool("pktinfo"))
 		case 6:
-			m.Tos = new(c.uint32("tos"))
+			set(&m.Tos, c.uint32("tos"))
 		case 7:
-			m.TTL = new(c.uint32("ttl"))
+			set(&m.TTL, c.uint32("ttl"))
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -899,48 +706,22 @@ type TCPOpts struct {
 // Schema returns "tcp_opts_entry".
 func (*TCPOpts) Schema() string { return "tcp_opts_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *TCPOpts) EncodedLen() int {
-	n := len(m.Unknown)
-	if m.Cork != nil {
-		n += 1 + 1
-	}
-	if m.Nodelay != nil {
-		n += 1 + 1
-	}
-	if m.Keepcnt != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.Keepcnt))
-	}
-	if m.Keepidle != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.Keepidle))
-	}
-	if m.Keepintvl != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.Keepintvl))
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *TCPOpts) Append(b []byte) []byte {
 	if m.Cork != nil {
-		b = append(b, 0x08)
-		b = protowire.AppendVarint(b, boolVarint(*m.Cork))
+		b = varint(b, 0x8, boolVarint(*m.Cork))
 	}
 	if m.Nodelay != nil {
-		b = append(b, 0x10)
-		b = protowire.AppendVarint(b, boolVarint(*m.Nodelay))
+		b = varint(b, 0x10, boolVarint(*m.Nodelay))
 	}
 	if m.Keepcnt != nil {
-		b = append(b, 0x18)
-		b = protowire.AppendVarint(b, uint64(*m.Keepcnt))
+		b = varint(b, 0x18, uint64(*m.Keepcnt))
 	}
 	if m.Keepidle != nil {
-		b = append(b, 0x20)
-		b = protowire.AppendVarint(b, uint64(*m.Keepidle))
+		b = varint(b, 0x20, uint64(*m.Keepidle))
 	}
 	if m.Keepintvl != nil {
-		b = append(b, 0x28)
-		b = protowire.AppendVarint(b, uint64(*m.Keepintvl))
+		b = varint(b, 0x28, uint64(*m.Keepintvl))
 	}
 	return append(b, m.Unknown...)
 }
@@ -954,15 +735,15 @@ func (m *TCPOpts) decode(b []byte, _ int) error {
 	for c.next() {
 		switch c.num {
 		case 1:
-			m.Cork = new(c.bool("cork"))
+			set(&m.Cork, c.bool("cork"))
 		case 2:
-			m.Nodelay = new(c.bool("nodelay"))
+			set(&m.Nodelay, c.bool("nodelay"))
 		case 3:
-			m.Keepcnt = new(c.uint32("keepcnt"))
+			set(&m.Keepcnt, c.uint32("keepcnt"))
 		case 4:
-			m.Keepidle = new(c.uint32("keepidle"))
+			set(&m.Keepidle, c.uint32("keepidle"))
 		case 5:
-			m.Keepintvl = new(c.uint32("keepintvl"))
+			set(&m.Keepintvl, c.uint32("keepintvl"))
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -1038,104 +819,44 @@ type TCPStream struct {
 // Schema returns "tcp_stream_entry".
 func (*TCPStream) Schema() string { return "tcp_stream_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *TCPStream) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.InqLen))
-	n += 1 + protowire.SizeVarint(uint64(m.InqSeq))
-	n += 1 + protowire.SizeVarint(uint64(m.OutqLen))
-	n += 1 + protowire.SizeVarint(uint64(m.OutqSeq))
-	n += 1 + protowire.SizeVarint(uint64(m.OptMask))
-	n += 1 + protowire.SizeVarint(uint64(m.SndWscale))
-	n += 1 + protowire.SizeVarint(uint64(m.MssClamp))
-	if m.RcvWscale != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.RcvWscale))
-	}
-	if m.Timestamp != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.Timestamp))
-	}
-	if m.Cork != nil {
-		n += 1 + 1
-	}
-	if m.Nodelay != nil {
-		n += 1 + 1
-	}
-	if m.UnsqLen != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.UnsqLen))
-	}
-	if m.SndWl1 != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.SndWl1))
-	}
-	if m.SndWnd != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.SndWnd))
-	}
-	if m.MaxWindow != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.MaxWindow))
-	}
-	if m.RcvWnd != nil {
-		n += 2 + protowire.SizeVarint(uint64(*m.RcvWnd))
-	}
-	if m.RcvWup != nil {
-		n += 2 + protowire.SizeVarint(uint64(*m.RcvWup))
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *TCPStream) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.InqLen))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.InqSeq))
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, uint64(m.OutqLen))
-	b = append(b, 0x20)
-	b = protowire.AppendVarint(b, uint64(m.OutqSeq))
-	b = append(b, 0x28)
-	b = protowire.AppendVarint(b, uint64(m.OptMask))
-	b = append(b, 0x30)
-	b = protowire.AppendVarint(b, uint64(m.SndWscale))
-	b = append(b, 0x38)
-	b = protowire.AppendVarint(b, uint64(m.MssClamp))
+	b = varint(b, 0x8, uint64(m.InqLen))
+	b = varint(b, 0x10, uint64(m.InqSeq))
+	b = varint(b, 0x18, uint64(m.OutqLen))
+	b = varint(b, 0x20, uint64(m.OutqSeq))
+	b = varint(b, 0x28, uint64(m.OptMask))
+	b = varint(b, 0x30, uint64(m.SndWscale))
+	b = varint(b, 0x38, uint64(m.MssClamp))
 	if m.RcvWscale != nil {
-		b = append(b, 0x40)
-		b = protowire.AppendVarint(b, uint64(*m.RcvWscale))
+		b = varint(b, 0x40, uint64(*m.RcvWscale))
 	}
 	if m.Timestamp != nil {
-		b = append(b, 0x48)
-		b = protowire.AppendVarint(b, uint64(*m.Timestamp))
+		b = varint(b, 0x48, uint64(*m.Timestamp))
 	}
 	if m.Cork != nil {
-		b = append(b, 0x50)
-		b = protowire.AppendVarint(b, boolVarint(*m.Cork))
+		b = varint(b, 0x50, boolVarint(*m.Cork))
 	}
 	if m.Nodelay != nil {
-		b = append(b, 0x58)
-		b = protowire.AppendVarint(b, boolVarint(*m.Nodelay))
+		b = varint(b, 0x58, boolVarint(*m.Nodelay))
 	}
 	if m.UnsqLen != nil {
-		b = append(b, 0x60)
-		b = protowire.AppendVarint(b, uint64(*m.UnsqLen))
+		b = varint(b, 0x60, uint64(*m.UnsqLen))
 	}
 	if m.SndWl1 != nil {
-		b = append(b, 0x68)
-		b = protowire.AppendVarint(b, uint64(*m.SndWl1))
+		b = varint(b, 0x68, uint64(*m.SndWl1))
 	}
 	if m.SndWnd != nil {
-		b = append(b, 0x70)
-		b = protowire.AppendVarint(b, uint64(*m.SndWnd))
+		b = varint(b, 0x70, uint64(*m.SndWnd))
 	}
 	if m.MaxWindow != nil {
-		b = append(b, 0x78)
-		b = protowire.AppendVarint(b, uint64(*m.MaxWindow))
+		b = varint(b, 0x78, uint64(*m.MaxWindow))
 	}
 	if m.RcvWnd != nil {
-		b = append(b, 0x80, 0x01)
-		b = protowire.AppendVarint(b, uint64(*m.RcvWnd))
+		b = varint(b, 0x80, uint64(*m.RcvWnd))
 	}
 	if m.RcvWup != nil {
-		b = append(b, 0x88, 0x01)
-		b = protowire.AppendVarint(b, uint64(*m.RcvWup))
+		b = varint(b, 0x88, uint64(*m.RcvWup))
 	}
 	return append(b, m.Unknown...)
 }
@@ -1171,25 +892,25 @@ func (m *TCPStream) decode(b []byte, _ int) error {
 			m.MssClamp = c.uint32("mss_clamp")
 			seen |= 0x40
 		case 8:
-			m.RcvWscale = new(c.uint32("rcv_wscale"))
+			set(&m.RcvWscale, c.uint32("rcv_wscale"))
 		case 9:
-			m.Timestamp = new(c.uint32("timestamp"))
+			set(&m.Timestamp, c.uint32("timestamp"))
 		case 10:
-			m.Cork = new(c.bool("cork"))
+			set(&m.Cork, c.bool("cork"))
 		case 11:
-			m.Nodelay = new(c.bool("nodelay"))
+			set(&m.Nodelay, c.bool("nodelay"))
 		case 12:
-			m.UnsqLen = new(c.uint32("unsq_len"))
+			set(&m.UnsqLen, c.uint32("unsq_len"))
 		case 13:
-			m.SndWl1 = new(c.uint32("snd_wl1"))
+			set(&m.SndWl1, c.uint32("snd_wl1"))
 		case 14:
-			m.SndWnd = new(c.uint32("snd_wnd"))
+			set(&m.SndWnd, c.uint32("snd_wnd"))
 		case 15:
-			m.MaxWindow = new(c.uint32("max_window"))
+			set(&m.MaxWindow, c.uint32("max_window"))
 		case 16:
-			m.RcvWnd = new(c.uint32("rcv_wnd"))
+			set(&m.RcvWnd, c.uint32("rcv_wnd"))
 		case 17:
-			m.RcvWup = new(c.uint32("rcv_wup"))
+			set(&m.RcvWup, c.uint32("rcv_wup"))
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -1305,91 +1026,46 @@ type UnixSk struct {
 // Schema returns "unix_sk_entry".
 func (*UnixSk) Schema() string { return "unix_sk_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *UnixSk) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.ID))
-	n += 1 + protowire.SizeVarint(uint64(m.Ino))
-	n += 1 + protowire.SizeVarint(uint64(m.Type))
-	n += 1 + protowire.SizeVarint(uint64(m.State))
-	n += 1 + protowire.SizeVarint(uint64(m.Flags))
-	n += 1 + protowire.SizeVarint(uint64(m.Uflags))
-	n += 1 + protowire.SizeVarint(uint64(m.Backlog))
-	n += 1 + protowire.SizeVarint(uint64(m.Peer))
-	n += 1 + protowire.SizeBytes(m.Fown.EncodedLen())
-	n += 1 + protowire.SizeBytes(m.Opts.EncodedLen())
-	n += 1 + protowire.SizeBytes(len(m.Name))
-	if m.Shutdown != nil {
-		n += 1 + protowire.SizeVarint(uint64(int64(*m.Shutdown)))
-	}
-	if m.FilePerms != nil {
-		n += 1 + protowire.SizeBytes(m.FilePerms.EncodedLen())
-	}
-	if m.NameDir != nil {
-		n += 1 + protowire.SizeBytes(len(*m.NameDir))
-	}
-	if m.Deleted != nil {
-		n += 1 + 1
-	}
-	if m.NSID != nil {
-		n += 2 + protowire.SizeVarint(uint64(*m.NSID))
-	}
-	if m.MntID != nil {
-		n += 2 + protowire.SizeVarint(protowire.EncodeZigZag(int64(*m.MntID)))
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *UnixSk) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.ID))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.Ino))
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, uint64(m.Type))
-	b = append(b, 0x20)
-	b = protowire.AppendVarint(b, uint64(m.State))
-	b = append(b, 0x28)
-	b = protowire.AppendVarint(b, uint64(m.Flags))
-	b = append(b, 0x30)
-	b = protowire.AppendVarint(b, uint64(m.Uflags))
-	b = append(b, 0x38)
-	b = protowire.AppendVarint(b, uint64(m.Backlog))
-	b = append(b, 0x40)
-	b = protowire.AppendVarint(b, uint64(m.Peer))
-	b = append(b, 0x4a)
-	b = protowire.AppendVarint(b, uint64(m.Fown.EncodedLen()))
-	b = m.Fown.Append(b)
-	b = append(b, 0x52)
-	b = protowire.AppendVarint(b, uint64(m.Opts.EncodedLen()))
-	b = m.Opts.Append(b)
-	b = append(b, 0x5a)
-	b = protowire.AppendBytes(b, m.Name)
+	b = varint(b, 0x8, uint64(m.ID))
+	b = varint(b, 0x10, uint64(m.Ino))
+	b = varint(b, 0x18, uint64(m.Type))
+	b = varint(b, 0x20, uint64(m.State))
+	b = varint(b, 0x28, uint64(m.Flags))
+	b = varint(b, 0x30, uint64(m.Uflags))
+	b = varint(b, 0x38, uint64(m.Backlog))
+	b = varint(b, 0x40, uint64(m.Peer))
+	{
+		b = begin(b, 0x4a)
+		at := len(b)
+		b = end(m.Fown.Append(b), at)
+	}
+	{
+		b = begin(b, 0x52)
+		at := len(b)
+		b = end(m.Opts.Append(b), at)
+	}
+	b = text(b, 0x5a, m.Name)
 	if m.Shutdown != nil {
-		b = append(b, 0x60)
-		b = protowire.AppendVarint(b, uint64(int64(*m.Shutdown)))
+		b = varint(b, 0x60, uint64(int64(*m.Shutdown)))
 	}
 	if m.FilePerms != nil {
-		b = append(b, 0x6a)
-		b = protowire.AppendVarint(b, uint64(m.FilePerms.EncodedLen()))
-		b = m.FilePerms.Append(b)
+		b = begin(b, 0x6a)
+		at := len(b)
+		b = end(m.FilePerms.Append(b), at)
 	}
 	if m.NameDir != nil {
-		b = append(b, 0x72)
-		b = protowire.AppendString(b, *m.NameDir)
+		b = text(b, 0x72, *m.NameDir)
 	}
 	if m.Deleted != nil {
-		b = append(b, 0x78)
-		b = protowire.AppendVarint(b, boolVarint(*m.Deleted))
+		b = varint(b, 0x78, boolVarint(*m.Deleted))
 	}
 	if m.NSID != nil {
-		b = append(b, 0x80, 0x01)
-		b = protowire.AppendVarint(b, uint64(*m.NSID))
+		b = varint(b, 0x80, uint64(*m.NSID))
 	}
 	if m.MntID != nil {
-		b = append(b, 0x88, 0x01)
-		b = protowire.AppendVarint(b, uint64(uint32(protowire.EncodeZigZag(int64(*m.MntID)))))
+		b = varint(b, 0x88, uint64(uint32(protowire.EncodeZigZag(int64(*m.MntID)))))
 	}
 	return append(b, m.Unknown...)
 }
@@ -1439,19 +1115,19 @@ func (m *UnixSk) decode(b []byte, depth int) error {
 			m.Name = c.bytes("name")
 			seen |= 0x400
 		case 12:
-			m.Shutdown = new(SkShutdown(c.int32("shutdown")))
+			set(&m.Shutdown, SkShutdown(c.int32("shutdown")))
 		case 13:
 			c.once("file_perms", m.FilePerms != nil)
 			m.FilePerms = new(FilePerms)
 			c.message("file_perms", depth, m.FilePerms)
 		case 14:
-			m.NameDir = new(c.string("name_dir"))
+			set(&m.NameDir, c.string("name_dir"))
 		case 15:
-			m.Deleted = new(c.bool("deleted"))
+			set(&m.Deleted, c.bool("deleted"))
 		case 16:
-			m.NSID = new(c.uint32("ns_id"))
+			set(&m.NSID, c.uint32("ns_id"))
 		case 17:
-			m.MntID = new(c.sint32("mnt_id"))
+			set(&m.MntID, c.sint32("mnt_id"))
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -1513,23 +1189,11 @@ type FilePerms struct {
 // Schema returns "file_perms_entry".
 func (*FilePerms) Schema() string { return "file_perms_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *FilePerms) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.Mode))
-	n += 1 + protowire.SizeVarint(uint64(m.UID))
-	n += 1 + protowire.SizeVarint(uint64(m.GID))
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *FilePerms) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.Mode))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.UID))
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, uint64(m.GID))
+	b = varint(b, 0x8, uint64(m.Mode))
+	b = varint(b, 0x10, uint64(m.UID))
+	b = varint(b, 0x18, uint64(m.GID))
 	return append(b, m.Unknown...)
 }
 
@@ -1571,23 +1235,11 @@ type SCM struct {
 // Schema returns "scm_entry".
 func (*SCM) Schema() string { return "scm_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *SCM) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.Type))
-	for i := range m.Rights {
-		n += 1 + protowire.SizeVarint(uint64(m.Rights[i]))
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *SCM) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.Type))
+	b = varint(b, 0x8, uint64(m.Type))
 	for i := range m.Rights {
-		b = append(b, 0x10)
-		b = protowire.AppendVarint(b, uint64(m.Rights[i]))
+		b = varint(b, 0x10, uint64(m.Rights[i]))
 	}
 	return append(b, m.Unknown...)
 }
@@ -1627,27 +1279,14 @@ type SkPacket struct {
 // Schema returns "sk_packet_entry".
 func (*SkPacket) Schema() string { return "sk_packet_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *SkPacket) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.IDFor))
-	n += 1 + protowire.SizeVarint(uint64(m.Length))
-	for i := range m.Scm {
-		n += 1 + protowire.SizeBytes(m.Scm[i].EncodedLen())
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *SkPacket) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.IDFor))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.Length))
+	b = varint(b, 0x8, uint64(m.IDFor))
+	b = varint(b, 0x10, uint64(m.Length))
 	for i := range m.Scm {
-		b = append(b, 0x22)
-		b = protowire.AppendVarint(b, uint64(m.Scm[i].EncodedLen()))
-		b = m.Scm[i].Append(b)
+		b = begin(b, 0x22)
+		at := len(b)
+		b = end(m.Scm[i].Append(b), at)
 	}
 	return append(b, m.Unknown...)
 }
@@ -1690,23 +1329,11 @@ type PacketMclist struct {
 // Schema returns "packet_mclist".
 func (*PacketMclist) Schema() string { return "packet_mclist" }
 
-// EncodedLen returns the length of the encoding.
-func (m *PacketMclist) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.Index))
-	n += 1 + protowire.SizeVarint(uint64(m.Type))
-	n += 1 + protowire.SizeBytes(len(m.Addr))
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *PacketMclist) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.Index))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.Type))
-	b = append(b, 0x1a)
-	b = protowire.AppendBytes(b, m.Addr)
+	b = varint(b, 0x8, uint64(m.Index))
+	b = varint(b, 0x10, uint64(m.Type))
+	b = text(b, 0x1a, m.Addr)
 	return append(b, m.Unknown...)
 }
 
@@ -1753,35 +1380,15 @@ type PacketRing struct {
 // Schema returns "packet_ring".
 func (*PacketRing) Schema() string { return "packet_ring" }
 
-// EncodedLen returns the length of the encoding.
-func (m *PacketRing) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.BlockSize))
-	n += 1 + protowire.SizeVarint(uint64(m.BlockNr))
-	n += 1 + protowire.SizeVarint(uint64(m.FrameSize))
-	n += 1 + protowire.SizeVarint(uint64(m.FrameNr))
-	n += 1 + protowire.SizeVarint(uint64(m.RetireTmo))
-	n += 1 + protowire.SizeVarint(uint64(m.SizeofPriv))
-	n += 1 + protowire.SizeVarint(uint64(m.Features))
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *PacketRing) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.BlockSize))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.BlockNr))
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, uint64(m.FrameSize))
-	b = append(b, 0x20)
-	b = protowire.AppendVarint(b, uint64(m.FrameNr))
-	b = append(b, 0x28)
-	b = protowire.AppendVarint(b, uint64(m.RetireTmo))
-	b = append(b, 0x30)
-	b = protowire.AppendVarint(b, uint64(m.SizeofPriv))
-	b = append(b, 0x38)
-	b = protowire.AppendVarint(b, uint64(m.Features))
+	b = varint(b, 0x8, uint64(m.BlockSize))
+	b = varint(b, 0x10, uint64(m.BlockNr))
+	b = varint(b, 0x18, uint64(m.FrameSize))
+	b = varint(b, 0x20, uint64(m.FrameNr))
+	b = varint(b, 0x28, uint64(m.RetireTmo))
+	b = varint(b, 0x30, uint64(m.SizeofPriv))
+	b = varint(b, 0x38, uint64(m.Features))
 	return append(b, m.Unknown...)
 }
 
@@ -1853,98 +1460,51 @@ type PacketSock struct {
 // Schema returns "packet_sock_entry".
 func (*PacketSock) Schema() string { return "packet_sock_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *PacketSock) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.ID))
-	n += 1 + protowire.SizeVarint(uint64(m.Type))
-	n += 1 + protowire.SizeVarint(uint64(m.Protocol))
-	n += 1 + protowire.SizeVarint(uint64(m.Flags))
-	n += 1 + protowire.SizeVarint(uint64(m.Ifindex))
-	n += 1 + protowire.SizeBytes(m.Fown.EncodedLen())
-	n += 1 + protowire.SizeBytes(m.Opts.EncodedLen())
-	n += 1 + protowire.SizeVarint(uint64(m.Version))
-	n += 1 + protowire.SizeVarint(uint64(m.Reserve))
-	n += 1 + 1
-	n += 1 + 1
-	n += 1 + 1
-	n += 1 + 1
-	n += 1 + protowire.SizeVarint(uint64(m.Timestamp))
-	n += 1 + protowire.SizeVarint(uint64(m.CopyThresh))
-	for i := range m.Mclist {
-		n += 2 + protowire.SizeBytes(m.Mclist[i].EncodedLen())
-	}
-	if m.Fanout != nil {
-		n += 2 + protowire.SizeVarint(uint64(*m.Fanout))
-	}
-	if m.RxRing != nil {
-		n += 2 + protowire.SizeBytes(m.RxRing.EncodedLen())
-	}
-	if m.TxRing != nil {
-		n += 2 + protowire.SizeBytes(m.TxRing.EncodedLen())
-	}
-	if m.NSID != nil {
-		n += 2 + protowire.SizeVarint(uint64(*m.NSID))
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *PacketSock) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.ID))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.Type))
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, uint64(m.Protocol))
-	b = append(b, 0x20)
-	b = protowire.AppendVarint(b, uint64(m.Flags))
-	b = append(b, 0x28)
-	b = protowire.AppendVarint(b, uint64(m.Ifindex))
-	b = append(b, 0x32)
-	b = protowire.AppendVarint(b, uint64(m.Fown.EncodedLen()))
-	b = m.Fown.Append(b)
-	b = append(b, 0x3a)
-	b = protowire.AppendVarint(b, uint64(m.Opts.EncodedLen()))
-	b = m.Opts.Append(b)
-	b = append(b, 0x40)
-	b = protowire.AppendVarint(b, uint64(m.Version))
-	b = append(b, 0x48)
-	b = protowire.AppendVarint(b, uint64(m.Reserve))
-	b = append(b, 0x50)
-	b = protowire.AppendVarint(b, boolVarint(m.AuxData))
-	b = append(b, 0x58)
-	b = protowire.AppendVarint(b, boolVarint(m.OrigDev))
-	b = append(b, 0x60)
-	b = protowire.AppendVarint(b, boolVarint(m.VnetHdr))
-	b = append(b, 0x68)
-	b = protowire.AppendVarint(b, boolVarint(m.Loss))
-	b = append(b, 0x70)
-	b = protowire.AppendVarint(b, uint64(m.Timestamp))
-	b = append(b, 0x78)
-	b = protowire.AppendVarint(b, uint64(m.CopyThresh))
+	b = varint(b, 0x8, uint64(m.ID))
+	b = varint(b, 0x10, uint64(m.Type))
+	b = varint(b, 0x18, uint64(m.Protocol))
+	b = varint(b, 0x20, uint64(m.Flags))
+	b = varint(b, 0x28, uint64(m.Ifindex))
+	{
+		b = begin(b, 0x32)
+		at := len(b)
+		b = end(m.Fown.Append(b), at)
+	}
+	{
+		b = begin(b, 0x3a)
+		at := len(b)
+		b = end(m.Opts.Append(b), at)
+	}
+	b = varint(b, 0x40, uint64(m.Version))
+	b = varint(b, 0x48, uint64(m.Reserve))
+	b = varint(b, 0x50, boolVarint(m.AuxData))
+	b = varint(b, 0x58, boolVarint(m.OrigDev))
+	b = varint(b, 0x60, boolVarint(m.VnetHdr))
+	b = varint(b, 0x68, boolVarint(m.Loss))
+	b = varint(b, 0x70, uint64(m.Timestamp))
+	b = varint(b, 0x78, uint64(m.CopyThresh))
 	for i := range m.Mclist {
-		b = append(b, 0x82, 0x01)
-		b = protowire.AppendVarint(b, uint64(m.Mclist[i].EncodedLen()))
-		b = m.Mclist[i].Append(b)
+		b = begin(b, 0x82)
+		at := len(b)
+		b = end(m.Mclist[i].Append(b), at)
 	}
 	if m.Fanout != nil {
-		b = append(b, 0x88, 0x01)
-		b = protowire.AppendVarint(b, uint64(*m.Fanout))
+		b = varint(b, 0x88, uint64(*m.Fanout))
 	}
 	if m.RxRing != nil {
-		b = append(b, 0x92, 0x01)
-		b = protowire.AppendVarint(b, uint64(m.RxRing.EncodedLen()))
-		b = m.RxRing.Append(b)
+		b = begin(b, 0x92)
+		at := len(b)
+		b = end(m.RxRing.Append(b), at)
 	}
 	if m.TxRing != nil {
-		b = append(b, 0x9a, 0x01)
-		b = protowire.AppendVarint(b, uint64(m.TxRing.EncodedLen()))
-		b = m.TxRing.Append(b)
+		b = begin(b, 0x9a)
+		at := len(b)
+		b = end(m.TxRing.Append(b), at)
 	}
 	if m.NSID != nil {
-		b = append(b, 0xa0, 0x01)
-		b = protowire.AppendVarint(b, uint64(*m.NSID))
+		b = varint(b, 0xa0, uint64(*m.NSID))
 	}
 	return append(b, m.Unknown...)
 }
@@ -2008,7 +1568,7 @@ func (m *PacketSock) decode(b []byte, depth int) error {
 		case 16:
 			c.message("mclist", depth, room(&c, &m.Mclist))
 		case 17:
-			m.Fanout = new(c.uint32("fanout"))
+			set(&m.Fanout, c.uint32("fanout"))
 		case 18:
 			c.once("rx_ring", m.RxRing != nil)
 			m.RxRing = new(PacketRing)
@@ -2018,7 +1578,7 @@ func (m *PacketSock) decode(b []byte, depth int) error {
 			m.TxRing = new(PacketRing)
 			c.message("tx_ring", depth, m.TxRing)
 		case 20:
-			m.NSID = new(c.uint32("ns_id"))
+			set(&m.NSID, c.uint32("ns_id"))
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -2065,59 +1625,31 @@ type NetlinkSk struct {
 // Schema returns "netlink_sk_entry".
 func (*NetlinkSk) Schema() string { return "netlink_sk_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *NetlinkSk) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.ID))
-	n += 1 + protowire.SizeVarint(uint64(m.Ino))
-	n += 1 + protowire.SizeVarint(uint64(m.Protocol))
-	n += 1 + protowire.SizeVarint(uint64(m.State))
-	n += 1 + protowire.SizeVarint(uint64(m.Flags))
-	n += 1 + protowire.SizeVarint(uint64(m.Portid))
-	for i := range m.Groups {
-		n += 1 + protowire.SizeVarint(uint64(m.Groups[i]))
-	}
-	n += 1 + protowire.SizeVarint(uint64(m.DstPortid))
-	n += 1 + protowire.SizeVarint(uint64(m.DstGroup))
-	n += 1 + protowire.SizeBytes(m.Fown.EncodedLen())
-	n += 1 + protowire.SizeBytes(m.Opts.EncodedLen())
-	if m.NSID != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.NSID))
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *NetlinkSk) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.ID))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(m.Ino))
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, uint64(m.Protocol))
-	b = append(b, 0x20)
-	b = protowire.AppendVarint(b, uint64(m.State))
-	b = append(b, 0x30)
-	b = protowire.AppendVarint(b, uint64(m.Flags))
-	b = append(b, 0x38)
-	b = protowire.AppendVarint(b, uint64(m.Portid))
+	b = varint(b, 0x8, uint64(m.ID))
+	b = varint(b, 0x10, uint64(m.Ino))
+	b = varint(b, 0x18, uint64(m.Protocol))
+	b = varint(b, 0x20, uint64(m.State))
+	b = varint(b, 0x30, uint64(m.Flags))
+	b = varint(b, 0x38, uint64(m.Portid))
 	for i := range m.Groups {
-		b = append(b, 0x40)
-		b = protowire.AppendVarint(b, uint64(m.Groups[i]))
+		b = varint(b, 0x40, uint64(m.Groups[i]))
 	}
-	b = append(b, 0x48)
-	b = protowire.AppendVarint(b, uint64(m.DstPortid))
-	b = append(b, 0x50)
-	b = protowire.AppendVarint(b, uint64(m.DstGroup))
-	b = append(b, 0x5a)
-	b = protowire.AppendVarint(b, uint64(m.Fown.EncodedLen()))
-	b = m.Fown.Append(b)
-	b = append(b, 0x62)
-	b = protowire.AppendVarint(b, uint64(m.Opts.EncodedLen()))
-	b = m.Opts.Append(b)
+	b = varint(b, 0x48, uint64(m.DstPortid))
+	b = varint(b, 0x50, uint64(m.DstGroup))
+	{
+		b = begin(b, 0x5a)
+		at := len(b)
+		b = end(m.Fown.Append(b), at)
+	}
+	{
+		b = begin(b, 0x62)
+		at := len(b)
+		b = end(m.Opts.Append(b), at)
+	}
 	if m.NSID != nil {
-		b = append(b, 0x68)
-		b = protowire.AppendVarint(b, uint64(*m.NSID))
+		b = varint(b, 0x68, uint64(*m.NSID))
 	}
 	return append(b, m.Unknown...)
 }
@@ -2166,7 +1698,7 @@ func (m *NetlinkSk) decode(b []byte, depth int) error {
 			c.message("opts", depth, &m.Opts)
 			seen |= 0x200
 		case 13:
-			m.NSID = new(c.uint32("ns_id"))
+			set(&m.NSID, c.uint32("ns_id"))
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -2197,37 +1729,17 @@ type TunFile struct {
 // Schema returns "tunfile_entry".
 func (*TunFile) Schema() string { return "tunfile_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *TunFile) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.ID))
-	if m.Netdev != nil {
-		n += 1 + protowire.SizeBytes(len(*m.Netdev))
-	}
-	if m.Detached != nil {
-		n += 1 + 1
-	}
-	if m.NSID != nil {
-		n += 1 + protowire.SizeVarint(uint64(*m.NSID))
-	}
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *TunFile) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.ID))
+	b = varint(b, 0x8, uint64(m.ID))
 	if m.Netdev != nil {
-		b = append(b, 0x12)
-		b = protowire.AppendString(b, *m.Netdev)
+		b = text(b, 0x12, *m.Netdev)
 	}
 	if m.Detached != nil {
-		b = append(b, 0x18)
-		b = protowire.AppendVarint(b, boolVarint(*m.Detached))
+		b = varint(b, 0x18, boolVarint(*m.Detached))
 	}
 	if m.NSID != nil {
-		b = append(b, 0x20)
-		b = protowire.AppendVarint(b, uint64(*m.NSID))
+		b = varint(b, 0x20, uint64(*m.NSID))
 	}
 	return append(b, m.Unknown...)
 }
@@ -2245,11 +1757,11 @@ func (m *TunFile) decode(b []byte, _ int) error {
 			m.ID = c.uint32("id")
 			seen |= 0x1
 		case 2:
-			m.Netdev = new(c.string("netdev"))
+			set(&m.Netdev, c.string("netdev"))
 		case 3:
-			m.Detached = new(c.bool("detached"))
+			set(&m.Detached, c.bool("detached"))
 		case 4:
-			m.NSID = new(c.uint32("ns_id"))
+			set(&m.NSID, c.uint32("ns_id"))
 		default:
 			m.Unknown = c.unknown(m.Unknown)
 		}
@@ -2297,29 +1809,13 @@ type TunLink struct {
 // Schema returns "tun_link_entry".
 func (*TunLink) Schema() string { return "tun_link_entry" }
 
-// EncodedLen returns the length of the encoding.
-func (m *TunLink) EncodedLen() int {
-	n := len(m.Unknown)
-	n += 1 + protowire.SizeVarint(uint64(m.Flags))
-	n += 1 + protowire.SizeVarint(uint64(int64(m.Owner)))
-	n += 1 + protowire.SizeVarint(uint64(int64(m.Group)))
-	n += 1 + protowire.SizeVarint(uint64(m.Vnethdr))
-	n += 1 + protowire.SizeVarint(uint64(m.Sndbuf))
-	return n
-}
-
 // Append appends the encoding to b.
 func (m *TunLink) Append(b []byte) []byte {
-	b = append(b, 0x08)
-	b = protowire.AppendVarint(b, uint64(m.Flags))
-	b = append(b, 0x10)
-	b = protowire.AppendVarint(b, uint64(int64(m.Owner)))
-	b = append(b, 0x18)
-	b = protowire.AppendVarint(b, uint64(int64(m.Group)))
-	b = append(b, 0x20)
-	b = protowire.AppendVarint(b, uint64(m.Vnethdr))
-	b = append(b, 0x28)
-	b = protowire.AppendVarint(b, uint64(m.Sndbuf))
+	b = varint(b, 0x8, uint64(m.Flags))
+	b = varint(b, 0x10, uint64(int64(m.Owner)))
+	b = varint(b, 0x18, uint64(int64(m.Group)))
+	b = varint(b, 0x20, uint64(m.Vnethdr))
+	b = varint(b, 0x28, uint64(m.Sndbuf))
 	return append(b, m.Unknown...)
 }
 

@@ -14,8 +14,6 @@ import (
 type Message interface {
 	// Schema returns the name that CRIU's schema has for the type, "vma_entry" for one.
 	Schema() string
-	// EncodedLen returns how many bytes Append will append.
-	EncodedLen() int
 	// Append appends the encoding to b and returns the extended slice. Fields go in the order of their numbers, unknown
 	// fields last, which is how CRIU and protobuf write them.
 	Append(b []byte) []byte
@@ -301,6 +299,50 @@ func (c *cursor) packed(p, after []byte, typ protowire.Type) bool {
 func room[T any](c *cursor, s *[]T) *T {
 	*s = append(grown(c, *s), *new(T))
 	return &(*s)[len(*s)-1]
+}
+
+// set makes an optional field. It is not inlined: there are hundreds of such fields, and what a program has of code it has in memory.
+//
+//go:noinline
+func set[T any](field **T, v T) { *field = &v }
+
+// The following append a field with its tag. For the same reason they are calls.
+
+//go:noinline
+func varint(b []byte, tag, v uint64) []byte {
+	return protowire.AppendVarint(protowire.AppendVarint(b, tag), v)
+}
+
+//go:noinline
+func fixed64(b []byte, tag, v uint64) []byte {
+	return protowire.AppendFixed64(protowire.AppendVarint(b, tag), v)
+}
+
+//go:noinline
+func text[T string | []byte](b []byte, tag uint64, v T) []byte {
+	return append(protowire.AppendVarint(protowire.AppendVarint(b, tag), uint64(len(v))), v...)
+}
+
+// begin appends the tag of a message, with room for the length of a short one.
+//
+//go:noinline
+func begin(b []byte, tag uint64) []byte { return append(protowire.AppendVarint(b, tag), 0) }
+
+// end puts in the length of a message that began at a place.
+//
+//go:noinline
+func end(b []byte, at int) []byte {
+	n := uint64(len(b) - at)
+	if n < 0x80 {
+		b[at-1] = byte(n)
+		return b
+	}
+	var room [10]byte
+	size := protowire.AppendVarint(room[:0], n)
+	b = append(b, size[1:]...)
+	copy(b[at+len(size)-1:], b[at:at+int(n)])
+	copy(b[at-1:], size)
+	return b
 }
 
 func head(b []byte) []byte { return b[:min(len(b), 12)] }

@@ -124,7 +124,7 @@ func TestEnumsAreCRIUs(t *testing.T) {
 func TestGoNames(t *testing.T) {
 	for _, group := range schema.Groups() {
 		for _, m := range group.Messages {
-			taken := map[string]string{"Append": "a method", "Decode": "a method", "EncodedLen": "a method", "Schema": "a method", "Unknown": "the unknown fields"}
+			taken := map[string]string{"Append": "a method", "Decode": "a method", "Schema": "a method", "Unknown": "the unknown fields"}
 			for _, f := range m.Fields {
 				name := schema.GoName(f.Name)
 				if by := taken[name]; by != "" {

@@ -27,12 +27,18 @@ func Files() (map[string][]byte, error) {
 	for _, group := range schema.Groups() {
 		g.buf.Reset()
 		g.p(header)
-		g.p("import \"google.golang.org/protobuf/encoding/protowire\"\n")
+		var out bytes.Buffer
+		out, g.buf = g.buf, out
 		for _, m := range group.Messages {
 			if err := g.message(m); err != nil {
 				return nil, err
 			}
 		}
+		out, g.buf = g.buf, out
+		if bytes.Contains(out.Bytes(), []byte("protowire.")) {
+			g.p("import \"google.golang.org/protobuf/encoding/protowire\"\n")
+		}
+		g.buf.Write(out.Bytes())
 		if err := g.flush(files, group.Name+"_gen.go"); err != nil {
 			return nil, err
 		}
@@ -108,30 +114,28 @@ type field struct {
 	scalar *scalar
 	goType string // of one element
 	tag    uint64
-	tagLen int
 }
 
-// scalar is how a protobuf scalar type is handled: %s in put and size is the value.
+// scalar is how a protobuf scalar type is handled: %s in put is the value, after the tag.
 type scalar struct {
 	goType string
 	read   string // method of cursor
 	wire   string // protowire constant
 	num    uint64 // its number
 	put    string
-	size   string
 }
 
 var scalars = map[string]scalar{
-	"uint32":  {"uint32", "uint32", "VarintType", 0, "protowire.AppendVarint(b, uint64(%s))", "protowire.SizeVarint(uint64(%s))"},
-	"uint64":  {"uint64", "uint64", "VarintType", 0, "protowire.AppendVarint(b, %s)", "protowire.SizeVarint(%s)"},
-	"int32":   {"int32", "int32", "VarintType", 0, "protowire.AppendVarint(b, uint64(int64(%s)))", "protowire.SizeVarint(uint64(int64(%s)))"},
-	"int64":   {"int64", "int64", "VarintType", 0, "protowire.AppendVarint(b, uint64(%s))", "protowire.SizeVarint(uint64(%s))"},
-	"sint32":  {"int32", "sint32", "VarintType", 0, "protowire.AppendVarint(b, uint64(uint32(protowire.EncodeZigZag(int64(%s)))))", "protowire.SizeVarint(protowire.EncodeZigZag(int64(%s)))"},
-	"sint64":  {"int64", "sint64", "VarintType", 0, "protowire.AppendVarint(b, protowire.EncodeZigZag(%s))", "protowire.SizeVarint(protowire.EncodeZigZag(%s))"},
-	"bool":    {"bool", "bool", "VarintType", 0, "protowire.AppendVarint(b, boolVarint(%s))", "1"},
-	"fixed64": {"uint64", "fixed64", "Fixed64Type", 1, "protowire.AppendFixed64(b, %s)", "8"},
-	"string":  {"string", "string", "BytesType", 2, "protowire.AppendString(b, %s)", "protowire.SizeBytes(len(%s))"},
-	"bytes":   {"[]byte", "bytes", "BytesType", 2, "protowire.AppendBytes(b, %s)", "protowire.SizeBytes(len(%s))"},
+	"uint32":  {"uint32", "uint32", "VarintType", 0, "varint(b, %#x, uint64(%s))"},
+	"uint64":  {"uint64", "uint64", "VarintType", 0, "varint(b, %#x, %s)"},
+	"int32":   {"int32", "int32", "VarintType", 0, "varint(b, %#x, uint64(int64(%s)))"},
+	"int64":   {"int64", "int64", "VarintType", 0, "varint(b, %#x, uint64(%s))"},
+	"sint32":  {"int32", "sint32", "VarintType", 0, "varint(b, %#x, uint64(uint32(protowire.EncodeZigZag(int64(%s)))))"},
+	"sint64":  {"int64", "sint64", "VarintType", 0, "varint(b, %#x, protowire.EncodeZigZag(%s))"},
+	"bool":    {"bool", "bool", "VarintType", 0, "varint(b, %#x, boolVarint(%s))"},
+	"fixed64": {"uint64", "fixed64", "Fixed64Type", 1, "fixed64(b, %#x, %s)"},
+	"string":  {"string", "string", "BytesType", 2, "text(b, %#x, %s)"},
+	"bytes":   {"[]byte", "bytes", "BytesType", 2, "text(b, %#x, %s)"},
 }
 
 func (g *generator) field(m schema.Message, f schema.Field) (field, error) {
@@ -149,22 +153,7 @@ func (g *generator) field(m schema.Message, f schema.Field) (field, error) {
 		return r, fmt.Errorf("%s.%s: type %s is not in the table", m.Name, f.Name, f.Type)
 	}
 	r.tag = uint64(f.Num)<<3 | wire
-	for v := r.tag; ; v >>= 7 {
-		r.tagLen++
-		if v < 1<<7 {
-			return r, nil
-		}
-	}
-}
-
-// putTag is the Go expression that appends the field's tag.
-func (f field) putTag() string {
-	var parts []string
-	v := f.tag
-	for ; v >= 1<<7; v >>= 7 {
-		parts = append(parts, fmt.Sprintf("%#02x", v&0x7f|0x80))
-	}
-	return "append(b, " + strings.Join(append(parts, fmt.Sprintf("%#02x", v)), ", ") + ")"
+	return r, nil
 }
 
 func (f field) pointer() bool {
@@ -209,43 +198,10 @@ func (g *generator) message(m schema.Message) error {
 	g.p("}\n")
 	g.p("// Schema returns %q.", m.Name)
 	g.p("func (*%s) Schema() string { return %q }\n", m.Go, m.Name)
-	g.size(m, fs)
 	g.append(m, fs)
 	g.decode(m, fs)
 	g.getters(m, fs)
 	return nil
-}
-
-func (g *generator) size(m schema.Message, fs []field) {
-	g.p("// EncodedLen returns the length of the encoding.")
-	g.p("func (m *%s) EncodedLen() int {", m.Go)
-	g.p("n := len(m.Unknown)")
-	for _, f := range fs {
-		one := func(v string) string {
-			if f.scalar == nil {
-				return fmt.Sprintf("%d + protowire.SizeBytes(%s.EncodedLen())", f.tagLen, v)
-			}
-			size := f.scalar.size
-			if strings.Contains(size, "%s") {
-				size = fmt.Sprintf(size, v)
-			}
-			return fmt.Sprintf("%d + %s", f.tagLen, size)
-		}
-		v := "m." + f.name
-		switch {
-		case f.Label == schema.Repeated && f.scalar != nil && !strings.Contains(f.scalar.size, "%s"):
-			g.p("n += len(%s) * (%s)", v, one(""))
-		case f.Label == schema.Repeated:
-			g.p("for i := range %s { n += %s }", v, one(v+"[i]"))
-		case f.pointer() && f.scalar != nil:
-			g.p("if %s != nil { n += %s }", v, one("*"+v))
-		case f.Label == schema.Optional:
-			g.p("if %s != nil { n += %s }", v, one(v))
-		default:
-			g.p("n += %s", one(v))
-		}
-	}
-	g.p("return n\n}\n")
 }
 
 func (g *generator) append(m schema.Message, fs []field) {
@@ -253,13 +209,11 @@ func (g *generator) append(m schema.Message, fs []field) {
 	g.p("func (m *%s) Append(b []byte) []byte {", m.Go)
 	for _, f := range fs {
 		one := func(v string) {
-			g.p("b = %s", f.putTag())
 			if f.scalar == nil {
-				g.p("b = protowire.AppendVarint(b, uint64(%s.EncodedLen()))", v)
-				g.p("b = %s.Append(b)", v)
+				g.p("b = begin(b, %#x)\nat := len(b)\nb = end(%s.Append(b), at)", f.tag, v)
 				return
 			}
-			g.p("b = "+f.scalar.put, v)
+			g.p("b = "+f.scalar.put, f.tag, v)
 		}
 		v := "m." + f.name
 		switch {
@@ -273,6 +227,10 @@ func (g *generator) append(m schema.Message, fs []field) {
 			g.p("}")
 		case f.Label == schema.Optional:
 			g.p("if %s != nil {", v)
+			one(v)
+			g.p("}")
+		case f.scalar == nil:
+			g.p("{")
 			one(v)
 			g.p("}")
 		default:
@@ -340,9 +298,9 @@ func (g *generator) decodeField(f field, bit string) {
 	case f.Label == schema.Repeated:
 		g.p("%s = c.%ss(%s, %q)", v, f.scalar.read, v, f.Name)
 	case f.pointer() && f.goType != f.scalarGo():
-		g.p("%s = new(%s(c.%s(%q)))", v, f.goType, f.scalar.read, f.Name)
+		g.p("set(&%s, %s(c.%s(%q)))", v, f.goType, f.scalar.read, f.Name)
 	case f.pointer():
-		g.p("%s = new(c.%s(%q))", v, f.scalar.read, f.Name)
+		g.p("set(&%s, c.%s(%q))", v, f.scalar.read, f.Name)
 	case f.goType != f.scalarGo():
 		g.p("%s = %s(c.%s(%q))", v, f.goType, f.scalar.read, f.Name)
 	default:
