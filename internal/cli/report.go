@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -256,9 +255,7 @@ func describe(err error) description {
 }
 
 func (r *run) printJSON(v any) {
-	e := json.NewEncoder(r.Stdout)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(v); err != nil {
+	if err := writeJSON(r.Stdout, v); err != nil {
 		r.say("cannot write to standard output: %v", err)
 	}
 }
