@@ -231,11 +231,21 @@ func (d *dump) checkCgroups() error {
 	if d.cgroups == rpc.CgroupModeIgnore {
 		return nil
 	}
-	own, err := d.tree.Proc.Self().Cgroup()
+	self := d.tree.Proc.Self()
+	own, err := self.Cgroup()
+	if err != nil {
+		return err
+	}
+	text, err := self.CgroupText()
 	if err != nil {
 		return err
 	}
 	for p := range d.tree.Alive() {
+		if same, err := p.Dir.HasCgroupText(text); err != nil {
+			return err
+		} else if same {
+			continue
+		}
 		theirs, err := p.Dir.Cgroup()
 		if err != nil {
 			return err

@@ -28,6 +28,7 @@ func newImager(tree *collect.Tree, dir image.Dir, later bool) *imager {
 	const worthIt = 8
 	if n := len(tree.Processes); n >= worthIt && !later {
 		m.told, m.written = make(chan int, n), make(chan error, 1)
+		m.encoder.Briefly()
 		go m.write()
 	}
 	return m

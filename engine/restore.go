@@ -219,11 +219,12 @@ func (r *restore) finishTasks() error {
 		t.Remote = r.made[t.PID.Num()]
 		t.Meet()
 	}
+	alone, apart, together := alone(), apart(), together()
 	for _, t := range r.tree.Tasks {
 		if err := mm.Seal(t); err != nil {
 			return err
 		}
-		if err := applyAll(alone(), t); err != nil {
+		if err := applyAll(alone, t); err != nil {
 			return err
 		}
 	}
@@ -231,12 +232,12 @@ func (r *restore) finishTasks() error {
 		if err := r.addThreads(t); err != nil {
 			return fmt.Errorf("%s: threads: %w", t.Where(), err)
 		}
-		if err := applyAll(apart(), t); err != nil {
+		if err := applyAll(apart, t); err != nil {
 			return err
 		}
 	}
 	for _, t := range r.tree.Tasks {
-		if err := applyAll(together(), t); err != nil {
+		if err := applyAll(together, t); err != nil {
 			return err
 		}
 		if err := endLeader(t); err != nil {

@@ -209,7 +209,7 @@ func (r *Reader) bytes(n int) ([]byte, error) {
 		have := len(r.buf)
 		want := min(n, max(have*2, have+step))
 		if cap(r.buf) < want {
-			r.buf = append(make([]byte, 0, r.rooms.size(want)), r.buf...)
+			r.buf = append(make([]byte, 0, want), r.buf...)
 		}
 		got, err := io.ReadFull(r.src, r.buf[have:want])
 		r.buf = r.buf[:have+got]

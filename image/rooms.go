@@ -54,14 +54,6 @@ func (r *rooms) giveRead(room *readRoom) {
 	r.read.Put(room)
 }
 
-// size is how much to make for an entry of n bytes: there may be more room in what others will use, too.
-func (r *rooms) size(n int) int {
-	if r == nil {
-		return n
-	}
-	return max(n, roomSize)
-}
-
 func (r *rooms) takeWrite() []byte {
 	if r != nil {
 		if b, ok := r.write.Get().(*[]byte); ok {

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"strconv"
 	"syscall"
 	"unsafe"
 
@@ -87,13 +89,26 @@ func (k *Kernel) writeProcMem(tid int, addr uint64, data []byte) error {
 	if err := k.step("pwrite /proc/PID/mem"); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(fmt.Sprintf("/proc/%d/mem", tid), os.O_WRONLY, 0)
+	path := "/proc/" + strconv.Itoa(tid) + "/mem"
+	fd, err := openAt(path, unix.O_WRONLY)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	_, err = io.NewOffsetWriter(f, int64(addr)).Write(data)
-	return err
+	defer unix.Close(fd)
+	for len(data) > 0 {
+		n, err := unix.Pwrite(fd, data, int64(addr))
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err == nil && n == 0:
+			err = io.ErrShortWrite
+		}
+		if err != nil {
+			return &fs.PathError{Op: "write", Path: path, Err: err}
+		}
+		data, addr = data[n:], addr+uint64(n)
+	}
+	return nil
 }
 
 // Categories of pages for PAGEMAP_SCAN, from include/uapi/linux/fs.h.

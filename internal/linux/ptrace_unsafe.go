@@ -95,11 +95,21 @@ func (k *Kernel) Detach(tid int, sig unix.Signal) error {
 	return err
 }
 
+// regSet reads or writes a register set. It is ptrace without its directive: all of iov is typed pointers, which are moved with the
+// stack, so that registers can be there and make no garbage.
+func (k *Kernel) regSet(name string, request, tid, set int, iov *unix.Iovec) error {
+	if err := k.step(name); err != nil {
+		return err
+	}
+	_, _, errno := syscall.RawSyscall6(unix.SYS_PTRACE, uintptr(request), uintptr(tid), uintptr(set), uintptr(unsafe.Pointer(iov)), 0, 0)
+	return fail(name, tid, errno)
+}
+
 // RegSet reads a register set of a stopped tracee into buf and returns its length.
 func (k *Kernel) RegSet(tid, set int, buf []byte) (int, error) {
 	iov := unix.Iovec{Base: &buf[0]}
 	iov.SetLen(len(buf))
-	_, err := k.ptrace("ptrace(PTRACE_GETREGSET)", ptraceGetRegSet, tid, uintptr(set), uintptr(unsafe.Pointer(&iov)))
+	err := k.regSet("ptrace(PTRACE_GETREGSET)", ptraceGetRegSet, tid, set, &iov)
 	return int(iov.Len), err
 }
 
@@ -107,8 +117,7 @@ func (k *Kernel) RegSet(tid, set int, buf []byte) (int, error) {
 func (k *Kernel) SetRegSet(tid, set int, buf []byte) error {
 	iov := unix.Iovec{Base: &buf[0]}
 	iov.SetLen(len(buf))
-	_, err := k.ptrace("ptrace(PTRACE_SETREGSET)", ptraceSetRegSet, tid, uintptr(set), uintptr(unsafe.Pointer(&iov)))
-	return err
+	return k.regSet("ptrace(PTRACE_SETREGSET)", ptraceSetRegSet, tid, set, &iov)
 }
 
 // Regs reads the general registers of a stopped tracee.
@@ -116,7 +125,7 @@ func (k *Kernel) Regs(tid int) (unix.PtraceRegs, error) {
 	var regs unix.PtraceRegs
 	iov := unix.Iovec{Base: (*byte)(unsafe.Pointer(&regs))}
 	iov.SetLen(int(unsafe.Sizeof(regs)))
-	_, err := k.ptrace("ptrace(PTRACE_GETREGSET)", ptraceGetRegSet, tid, RegSetGeneral, uintptr(unsafe.Pointer(&iov)))
+	err := k.regSet("ptrace(PTRACE_GETREGSET)", ptraceGetRegSet, tid, RegSetGeneral, &iov)
 	return regs, err
 }
 
@@ -124,8 +133,7 @@ func (k *Kernel) Regs(tid int) (unix.PtraceRegs, error) {
 func (k *Kernel) SetRegs(tid int, regs *unix.PtraceRegs) error {
 	iov := unix.Iovec{Base: (*byte)(unsafe.Pointer(regs))}
 	iov.SetLen(int(unsafe.Sizeof(*regs)))
-	_, err := k.ptrace("ptrace(PTRACE_SETREGSET)", ptraceSetRegSet, tid, RegSetGeneral, uintptr(unsafe.Pointer(&iov)))
-	return err
+	return k.regSet("ptrace(PTRACE_SETREGSET)", ptraceSetRegSet, tid, RegSetGeneral, &iov)
 }
 
 // Sigmask reads the set of blocked signals of a stopped tracee, bit N-1 for signal N. For a task inside a call that has

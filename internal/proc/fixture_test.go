@@ -87,7 +87,7 @@ func TestFixtureTask(t *testing.T) {
 	if s.CapEff == 0 || s.CapEff != s.CapBnd || s.VmSize != st.VSize {
 		t.Errorf("status %+v", s)
 	}
-	equal(t, "lines of status that have no field", keys(s.Extra), []string{"Speculation_Store_Bypass", "SpeculationIndirectBranch", "Cpus_allowed", "Mems_allowed"})
+	equal(t, "lines of status that have no field", keys(s.Extra), []string{"Speculation_Store_Bypass", "SpeculationIndirectBranch"})
 
 	equal(t, "comm", must(p.Comm())(t), victimName)
 	threads := must(p.Threads())(t)

@@ -228,6 +228,14 @@ func (d Dir) Timers() ([]Timer, error) { return with(d.root, d.file("timers"), P
 // Cgroup reads cgroup.
 func (d Dir) Cgroup() ([]Cgroup, error) { return with(d.root, d.file("cgroup"), ParseCgroup) }
 
+// CgroupText reads cgroup, as it is.
+func (d Dir) CgroupText() ([]byte, error) { return all(d.root, d.file("cgroup"), copied) }
+
+// HasCgroupText reports whether cgroup is text: that of another process, as it is mostly the same.
+func (d Dir) HasCgroupText(text []byte) (bool, error) {
+	return all(d.root, d.file("cgroup"), func(b []byte) (bool, error) { return bytes.Equal(b, text), nil })
+}
+
 // UIDMap reads uid_map.
 func (d Dir) UIDMap() ([]IDMap, error) { return with(d.root, d.file("uid_map"), ParseIDMap) }
 

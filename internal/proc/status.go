@@ -96,7 +96,7 @@ func ParseStatus(r io.Reader) (Status, error) {
 				seen[i] = true
 			}
 		}
-		if !s.set(string(key), value) {
+		if !s.set(key, value) {
 			return s, l.bad("bad value")
 		}
 	}
@@ -111,7 +111,7 @@ func ParseStatus(r io.Reader) (Status, error) {
 	return s, nil
 }
 
-func (s *Status) set(key string, v []byte) bool {
+func (s *Status) set(key, v []byte) bool {
 	if size := s.size(key); size != nil {
 		s.HasMM = true
 		return kilobytes(v, size)
@@ -119,7 +119,7 @@ func (s *Status) set(key string, v []byte) bool {
 	if mask := s.mask(key); mask != nil {
 		return len(v) == 16 && hex(v, mask)
 	}
-	switch key {
+	switch string(key) {
 	case "Name":
 		name, ok := bytes.CutPrefix(v, []byte("\t"))
 		s.Name = unescapeName(name)
@@ -189,14 +189,19 @@ func (s *Status) set(key string, v []byte) bool {
 		s.ThreadFeats = string(v)
 	case "x86_Thread_features_locked":
 		s.LockedFeats = string(v)
+	case "Cpus_allowed", "Mems_allowed": // long, and what their lists say
 	default:
-		s.Extra = append(s.Extra, Field{key, string(v)})
+		const usual = 2
+		if s.Extra == nil {
+			s.Extra = make([]Field, 0, usual)
+		}
+		s.Extra = append(s.Extra, Field{string(key), string(v)})
 	}
 	return true
 }
 
-func (s *Status) size(key string) *uint64 {
-	switch key {
+func (s *Status) size(key []byte) *uint64 {
+	switch string(key) {
 	case "VmPeak":
 		return &s.VmPeak
 	case "VmSize":
@@ -233,8 +238,8 @@ func (s *Status) size(key string) *uint64 {
 	return nil
 }
 
-func (s *Status) mask(key string) *uint64 {
-	switch key {
+func (s *Status) mask(key []byte) *uint64 {
+	switch string(key) {
 	case "SigPnd":
 		return &s.SigPnd
 	case "ShdPnd":
@@ -260,12 +265,15 @@ func (s *Status) mask(key string) *uint64 {
 }
 
 func (ids *IDs) parse(v []byte) bool {
-	var all []uint32
-	if !list(v, &all) || len(all) != 4 {
-		return false
+	var all [4]uint32
+	for i := range all {
+		var w []byte
+		if w, v = word(v); !number(w, &all[i]) {
+			return false
+		}
 	}
 	*ids = IDs{all[0], all[1], all[2], all[3]}
-	return true
+	return len(v) == 0
 }
 
 // list parses numbers with blanks between them.

@@ -28,6 +28,11 @@ type Tree struct {
 	Note func(format string, args ...any)
 	// XLayout is how the processor lays out the extended state, once it was asked.
 	XLayout *snapshot.XLayout
+	// Actions are signal handlers as the kernel has them, those that were asked for last: processes that were forked mostly have the same.
+	Actions struct {
+		Of *snapshot.Actions
+		As []byte
+	}
 	// Room is for the batches of all.
 	Room Room
 }

@@ -2,6 +2,7 @@ package images
 
 import (
 	"iter"
+	"slices"
 	"strconv"
 
 	"stasis.example/engine/internal/snapshot"
@@ -22,6 +23,21 @@ type Set struct {
 	Terminals []entry.TTYInfo
 	Typed     []entry.TTYData // tty-data.img
 	TimeNS    *entry.TimeNS   // see TimeNSID; nil for none
+
+	// Actions and Limits are what was encoded last of signal handlers and resource limits: processes that were forked mostly have the
+	// same.
+	Actions struct {
+		Of *snapshot.Actions
+		As []entry.SA
+	}
+	Limits struct {
+		Of []snapshot.Limit
+		As *entry.TaskRlimits
+	}
+
+	// Briefly says that what is encoded of a process is gone when the next one is: memory is used again.
+	Briefly bool
+	vmas    []entry.VMA
 
 	byID   map[uint32]*entry.File
 	haunts map[uint32]*entry.RemapFilePath // by the file that has lost its name
@@ -110,6 +126,15 @@ func (s *Set) Alive(t *snapshot.Tree) iter.Seq2[*Process, *snapshot.Task] {
 			}
 		}
 	}
+}
+
+// VMAs returns room for entries of mappings.
+func (s *Set) VMAs(n int) []entry.VMA {
+	if !s.Briefly {
+		return make([]entry.VMA, 0, n)
+	}
+	s.vmas = slices.Grow(s.vmas[:0], n)
+	return s.vmas
 }
 
 // A ThreadOf is a thread of a process, with its core.

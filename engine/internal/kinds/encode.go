@@ -17,6 +17,9 @@ type Encoder struct {
 	spaces   map[snapshot.ObjectID]*snapshot.Space
 	handlers map[snapshot.ObjectID]*snapshot.Handlers
 	owners   map[snapshot.ObjectID]int // of spaces: the first process that has each
+
+	part snapshot.Tree // the process that is encoded
+	one  images.Set    // what it is encoded into
 }
 
 // NewEncoder encodes what is of the whole tree. Problems go to the report, those of processes as well.
@@ -46,17 +49,24 @@ func NewEncoder(from *snapshot.Tree, r *images.Report) *Encoder {
 	return e
 }
 
+// Briefly says that the entries of each process are forgotten before the next one is encoded.
+func (e *Encoder) Briefly() { e.one.Briefly = true }
+
 // Process encodes what is of one process, by its place in the tree.
 func (e *Encoder) Process(i int) {
 	task := e.tree.Tasks[i]
-	part := &snapshot.Tree{Arch: e.tree.Arch, PageSize: e.tree.PageSize, Tasks: e.tree.Tasks[i : i+1]}
+	part, one := &e.part, &e.one
+	*part = snapshot.Tree{
+		Arch: e.tree.Arch, PageSize: e.tree.PageSize, Tasks: e.tree.Tasks[i : i+1],
+		Spaces: part.Spaces[:0], Handlers: part.Handlers[:0],
+	}
 	if s := e.spaces[task.Space]; s != nil {
-		part.Spaces = []*snapshot.Space{s}
+		part.Spaces = append(part.Spaces, s)
 	}
 	if h := e.handlers[task.Handlers]; h != nil {
-		part.Handlers = []*snapshot.Handlers{h}
+		part.Handlers = append(part.Handlers, h)
 	}
-	one := &images.Set{Processes: e.Set.Processes[i : i+1]}
+	one.Processes = e.Set.Processes[i : i+1]
 	for _, k := range e.kinds {
 		k.Encode(part, one, e.report)
 	}

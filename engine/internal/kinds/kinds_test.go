@@ -203,6 +203,43 @@ func TestAgain(t *testing.T) {
 	}
 }
 
+// TestBriefly: processes that are encoded, written and forgotten one by one give the same images, and have the handlers and limits of those
+// before them where they are the same.
+func TestBriefly(t *testing.T) {
+	for _, path := range goldens {
+		if filepath.Base(path) == "zoo" {
+			continue // has an inotify
+		}
+		t.Run(filepath.Base(path), func(t *testing.T) {
+			d := open(t, path)
+			_, tree := decode(t, d)
+			out, e := image.NewMemDir(nil), NewEncoder(tree, new(images.Report))
+			e.Briefly()
+			if err := e.Set.WriteTree(out); err != nil {
+				t.Fatal(err)
+			}
+			handlers := make(map[*snapshot.Actions]*entry.SA)
+			for i, task := range tree.Tasks {
+				e.Process(i)
+				if h := e.handlers[task.Handlers]; h != nil && task.State != snapshot.Dead {
+					first := &e.Set.Processes[i].TC().Sigactions[0]
+					if was := handlers[h.Actions]; was != nil && was != first {
+						t.Errorf("process %d has entries of its own for handlers that another has", task.PID.Num())
+					}
+					handlers[h.Actions] = first
+				}
+				if err := e.Set.WriteProcess(out, i); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := e.Set.WriteInventory(out); err != nil {
+				t.Fatal(err)
+			}
+			sameBytes(t, d, out)
+		})
+	}
+}
+
 // TestTable holds the table against the packages there are.
 func TestTable(t *testing.T) {
 	list, err := os.ReadDir("../state")

@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"time"
 
@@ -150,7 +149,7 @@ func (p *Process) clone(by *Thread, n int, arguments func(i int) (flags uint64, 
 	deadline := time.Now().Add(idPatience)
 	for i := range calls {
 		_, tid, _ := arguments(i)
-		for errors.Is(calls[i].Err(), unix.EEXIST) && !idInUse(tid) && time.Now().Before(deadline) {
+		for errors.Is(calls[i].Err(), unix.EEXIST) && !idInUse(p.tracer.Proc().Process(tid)) && time.Now().Before(deadline) {
 			// The one who had the number may be dead and waited for, and the kernel not yet done with it (release_task).
 			p.tracer.Kernel().Pause(int64(time.Millisecond))
 			if err := by.Run(calls[i : i+1]); err != nil {
@@ -201,8 +200,7 @@ const idPatience = 2 * time.Second
 
 // idInUse reports whether a task with a number lives, and is not about to end: one that a dump has killed takes its time, most
 // of all with a lot of memory.
-func idInUse(id int) bool {
-	task := proc.New(os.DirFS("/proc")).Process(id)
+func idInUse(task proc.Dir) bool {
 	stat, err := task.Stat()
 	const exiting = 4 // PF_EXITING
 	if err != nil || stat.State == 'Z' || stat.State == 'X' || stat.Flags&exiting != 0 {

@@ -80,7 +80,7 @@ func StartSibling(t *ptrace.Tracer, l *Layout, pid int) (*Process, error) {
 	const grace = time.Minute
 	s := &linux.Sibling{PID: pid, Program: program, Name: programName, Files: l.Files, FirstFile: l.FirstFile, Grace: grace}
 	made, err := linux.StartSibling(s)
-	for deadline := time.Now().Add(idPatience); errors.Is(err, unix.EEXIST) && !idInUse(pid) && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(idPatience); errors.Is(err, unix.EEXIST) && !idInUse(t.Proc().Process(pid)) && time.Now().Before(deadline); {
 		t.Kernel().Pause(int64(time.Millisecond)) // as in clone
 		made, err = linux.StartSibling(s)
 	}

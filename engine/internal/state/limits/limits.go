@@ -6,6 +6,8 @@
 package limits
 
 import (
+	"slices"
+
 	"stasis.example/engine/internal/images"
 	"stasis.example/engine/internal/snapshot"
 	"stasis.example/image/entry"
@@ -17,11 +19,14 @@ const number = 16
 // Encode writes the limits.
 func Encode(from *snapshot.Tree, to *images.Set, r *images.Report) {
 	for p, t := range to.Alive(from) {
-		e := &entry.TaskRlimits{Rlimits: make([]entry.Rlimit, 0, len(t.Limits))}
-		for _, l := range t.Limits {
-			e.Rlimits = append(e.Rlimits, entry.Rlimit{Cur: l.Soft, Max: l.Hard})
+		last := &to.Limits
+		if last.As == nil || !slices.Equal(last.Of, t.Limits) {
+			last.Of, last.As = t.Limits, &entry.TaskRlimits{Rlimits: make([]entry.Rlimit, 0, len(t.Limits))}
+			for _, l := range t.Limits {
+				last.As.Rlimits = append(last.As.Rlimits, entry.Rlimit{Cur: l.Soft, Max: l.Hard})
+			}
 		}
-		p.TC().Rlimits = e
+		p.TC().Rlimits = last.As
 	}
 }
 

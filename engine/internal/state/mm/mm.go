@@ -51,14 +51,14 @@ func Encode(from *snapshot.Tree, to *images.Set, r *images.Report) {
 			r.Unsupported(where, "address space %d is not in the snapshot", t.Space)
 			continue
 		}
-		p.MM = encodeSpace(where, s, r)
+		p.MM = encodeSpace(where, s, to.VMAs(len(s.VMAs)+len(s.Guards)), r)
 		if len(s.Auxv) > maxAuxv {
 			to.StasisOnly()
 		}
 	}
 }
 
-func encodeSpace(where string, s *snapshot.Space, r *images.Report) *entry.MM {
+func encodeSpace(where string, s *snapshot.Space, room []entry.VMA, r *images.Report) *entry.MM {
 	e := &entry.MM{
 		MMStartCode: s.StartCode, MMEndCode: s.EndCode, MMStartData: s.StartData, MMEndData: s.EndData, MMStartStack: s.StartStack,
 		MMStartBrk: s.StartBrk, MMBrk: s.Brk, MMArgStart: s.ArgStart, MMArgEnd: s.ArgEnd, MMEnvStart: s.EnvStart, MMEnvEnd: s.EnvEnd,
@@ -72,7 +72,7 @@ func encodeSpace(where string, s *snapshot.Space, r *images.Report) *entry.MM {
 		ext.SetNumber(extMergeAny, 1)
 	}
 	e.Unknown = ext.AppendTo(e.Unknown)
-	e.VMAs = make([]entry.VMA, 0, len(s.VMAs)+len(s.Guards))
+	e.VMAs = room
 	for i := range s.VMAs {
 		e.VMAs = append(e.VMAs, encodeVMA(where, &s.VMAs[i], r))
 	}

@@ -29,15 +29,22 @@ func Apply(t *apply.Task) error {
 		return fmt.Errorf("%s: its signal handlers %d are not in the images", t.Where(), t.Task.Handlers)
 	}
 	// Children that were made and died have queued a SIGCHLD. The default disposition ignores it, which empties the queue.
-	disposition(&t.Batch, sigchld, &snapshot.Action{})
+	disposition(&t.Batch, sigchld, make([]byte, actionSize))
 	if t.Handlers == nil {
 		// They are another's, which has set the others.
-		disposition(&t.Batch, sigchld, &h.Actions[sigchld-1])
+		disposition(&t.Batch, sigchld, appendAction(nil, &h.Actions[sigchld-1]))
 	} else {
+		last := &t.Tree.Actions
+		if last.Of != h.Actions {
+			last.Of, last.As = h.Actions, nil
+			for i := range h.Actions {
+				last.As = appendAction(last.As, &h.Actions[i])
+			}
+		}
 		for i := range h.Actions {
 			// Also those that are as in a new program: what we ignore, or a parent handles, was inherited.
 			if sig := i + 1; sig != sigkill && sig != sigstop && !(sig == sigtrap && h.Actions[i].Handler == ignored) {
-				disposition(&t.Batch, sig, &h.Actions[i])
+				disposition(&t.Batch, sig, last.As[i*actionSize:(i+1)*actionSize])
 			}
 		}
 	}
@@ -78,7 +85,7 @@ func Last(t *apply.Task) ([]stub.Call, error) {
 	}
 	// First, since it empties the queue.
 	if h := t.Handlers; h != nil && h.Actions[sigtrap-1].Handler == ignored {
-		calls = append(calls, stub.NewCall(unix.SYS_RT_SIGACTION, sigtrap, room(actionBytes(&h.Actions[sigtrap-1])), 0, setSize))
+		calls = append(calls, stub.NewCall(unix.SYS_RT_SIGACTION, sigtrap, room(appendAction(nil, &h.Actions[sigtrap-1])), 0, setSize))
 	}
 	pid := uint64(t.PID.Inner())
 	blocked := false
@@ -137,16 +144,18 @@ func handlers(t *apply.Task) *snapshot.Handlers {
 	return nil
 }
 
-func actionBytes(a *snapshot.Action) []byte {
-	b := make([]byte, 0, 32)
+const actionSize = 32
+
+// appendAction appends a disposition as the kernel has it.
+func appendAction(b []byte, a *snapshot.Action) []byte {
 	for _, w := range [...]uint64{a.Handler, a.Flags, a.Restorer, uint64(a.Mask)} {
 		b = binary.LittleEndian.AppendUint64(b, w)
 	}
 	return b
 }
 
-func disposition(b *apply.Batch, sig int, a *snapshot.Action) {
-	b.DoFor("rt_sigaction of signal", sig, unix.SYS_RT_SIGACTION, apply.Num(sig), apply.Bytes(actionBytes(a)), apply.Num(0), apply.Num(setSize))
+func disposition(b *apply.Batch, sig int, action []byte) {
+	b.DoFor("rt_sigaction of signal", sig, unix.SYS_RT_SIGACTION, apply.Num(sig), apply.Bytes(action), apply.Num(0), apply.Num(setSize))
 }
 
 func queued(s *snapshot.Siginfo) string { return fmt.Sprintf("queue signal %d", s.Signal()) }

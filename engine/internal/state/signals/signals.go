@@ -33,8 +33,7 @@ func Encode(from *snapshot.Tree, to *images.Set, r *images.Report) {
 	for _, h := range from.Handlers {
 		handlers[h.ID] = h
 	}
-	var last *snapshot.Actions
-	var encoded []entry.SA // the last
+	last := &to.Actions
 	for p, t := range to.Alive(from) {
 		tc := p.TC()
 		tc.SignalsS = encodeQueue(t.Pending)
@@ -43,10 +42,10 @@ func Encode(from *snapshot.Tree, to *images.Set, r *images.Report) {
 			r.Unsupported(p.Core(), "handlers %d are not in the snapshot", t.Handlers)
 			continue
 		}
-		if h.Actions != last {
-			last, encoded = h.Actions, encodeActions(h.Actions)
+		if h.Actions != last.Of {
+			last.Of, last.As = h.Actions, encodeActions(h.Actions)
 		}
-		tc.Sigactions = encoded
+		tc.Sigactions = last.As
 	}
 	for t := range to.Threads(from) {
 		if t.Leader {
@@ -94,9 +93,9 @@ func Decode(from *images.Set, to *snapshot.Tree, r *images.Report) {
 	handlers := make(map[snapshot.ObjectID]*snapshot.Handlers)
 	var last *snapshot.Actions
 	for p, t := range from.Alive(to) {
-		tc := p.TC()
-		t.Pending = decodeQueue(p.Core(), tc.SignalsS, r)
-		h := decodeActions(p, t, &last, r)
+		tc, where := p.TC(), p.Core()
+		t.Pending = decodeQueue(where, tc.SignalsS, r)
+		h := decodeActions(where, tc.Sigactions, t, &last, r)
 		if h == nil {
 			continue
 		}
@@ -104,7 +103,7 @@ func Decode(from *images.Set, to *snapshot.Tree, r *images.Report) {
 			handlers[t.Handlers] = h
 			to.Handlers = append(to.Handlers, h)
 		} else if *other.Actions != *h.Actions {
-			r.Damaged(p.Core(), "its signal handlers are said to be shared, and differ")
+			r.Damaged(where, "its signal handlers are said to be shared, and differ")
 		}
 	}
 	for t := range from.Threads(to) {
@@ -121,10 +120,9 @@ func Decode(from *images.Set, to *snapshot.Tree, r *images.Report) {
 	}
 }
 
-func decodeActions(p *images.Process, t *snapshot.Task, last **snapshot.Actions, r *images.Report) *snapshot.Handlers {
-	actions := p.TC().Sigactions
+func decodeActions(where string, actions []entry.SA, t *snapshot.Task, last **snapshot.Actions, r *images.Report) *snapshot.Handlers {
 	if len(actions) != inImage {
-		r.Unsupported(p.Core(), "%d signal dispositions, want %d; CRIU before 2.10 had them elsewhere", len(actions), inImage)
+		r.Unsupported(where, "%d signal dispositions, want %d; CRIU before 2.10 had them elsewhere", len(actions), inImage)
 		return nil
 	}
 	var all snapshot.Actions
@@ -134,9 +132,9 @@ func decodeActions(p *images.Process, t *snapshot.Task, last **snapshot.Actions,
 		}
 		a := &actions[0]
 		actions = actions[1:]
-		r.Unknown(p.Core(), a, a.Unknown)
+		r.Unknown(where, a, a.Unknown)
 		if a.GetCompatSigaction() {
-			r.Unsupported(p.Core(), "the handler of signal %d is of 32-bit code", sig)
+			r.Unsupported(where, "the handler of signal %d is of 32-bit code", sig)
 		}
 		all[sig-1] = snapshot.Action{
 			Handler: a.Sigaction, Flags: a.Flags, Restorer: a.Restorer, Mask: snapshot.SigSet(a.Mask), Compat: a.GetCompatSigaction(),
