@@ -1,7 +1,8 @@
 /*
- * clock: calls the functions that the kernel has mapped into it (the vDSO), by the addresses that it found at its start, and holds
- * what they say against system calls. A thread does nothing but ask for the time, which must not go back, but for this: the kernel's code
- * reads the clock first and what the time namespace adds to it afterwards, so who is dumped between the two gets the time of the dump.
+ * clock [THREADS [BACK]]: calls the functions that the kernel has mapped into it (the vDSO), by the addresses that it found at its
+ * start, and holds what they say against system calls. Threads do nothing but ask for the time, which must not go back but BACK times in
+ * each, and then by a minute at most: the kernel's code reads the clock first and what the time namespace adds to it afterwards, so who
+ * is dumped between the two gets the time of the dump.
  */
 #include "victim.h"
 #include <elf.h>
@@ -73,31 +74,34 @@ static void check(const char *when)
 		victim_fail("%s: getcpu says %u, %u", when, cpu, node);
 }
 
-static void *ask(void *nothing)
+static void *ask(void *most)
 {
-	const int most = 5; /* that it may happen: a dump each */
 	const double dumped = 60;
 	struct timespec last = { 0 }, now;
-	int back = 0;
+	long back = 0;
 
 	while (!stopping) {
 		if (get_clock(CLOCK_MONOTONIC, &now) || seconds(&now) < seconds(&last) - dumped ||
-		    (seconds(&now) < seconds(&last) && ++back > most)) {
+		    (seconds(&now) < seconds(&last) && ++back > *(long *)most)) {
 			victim_fail("the time went back from %f to %f", seconds(&last), seconds(&now));
 			break;
 		}
 		last = now;
 		rounds++;
 	}
-	return nothing;
+	return NULL;
 }
 
 int main(int argc, char **argv)
 {
 	unsigned long before;
-	pthread_t t;
+	long threads, back;
+	pthread_t *all;
 
 	victim_init(argc, argv);
+	threads = victim_number(1, 1);
+	back = victim_number(2, 0);
+	all = calloc(threads, sizeof(*all));
 	get_clock = find("__vdso_clock_gettime");
 	get_day = find("__vdso_gettimeofday");
 	get_time = find("__vdso_time");
@@ -105,8 +109,9 @@ int main(int argc, char **argv)
 	if (!get_clock || !get_day || !get_time || !get_cpu)
 		victim_die("the vDSO");
 	check("at first");
-	if (pthread_create(&t, NULL, ask, NULL))
-		victim_die("pthread_create");
+	for (long i = 0; i < threads; i++)
+		if (pthread_create(&all[i], NULL, ask, &back))
+			victim_die("pthread_create");
 	victim_ready();
 	if (sabotage)
 		get_clock = clock_getres;
@@ -116,6 +121,7 @@ int main(int argc, char **argv)
 	while (rounds == before && !victim_failed)
 		usleep(1000);
 	stopping = true;
-	pthread_join(t, NULL);
+	for (long i = 0; i < threads; i++)
+		pthread_join(all[i], NULL);
 	victim_ok();
 }

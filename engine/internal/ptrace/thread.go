@@ -21,6 +21,7 @@ type Thread struct {
 	stopped bool
 	gone    bool
 	asked   bool // to stop, already
+	early   bool // it was seized early
 }
 
 // SeizeEarly starts to trace a task that cannot stop yet, because it is frozen, and asks it to stop as soon as it can. Seize
@@ -36,7 +37,7 @@ func (t *Tracer) SeizeEarly(tid int) error {
 	if t.early == nil {
 		t.early = make(map[int]*Thread)
 	}
-	th.asked = true
+	th.asked, th.early = true, true
 	t.early[tid] = th
 	return nil
 }
@@ -60,6 +61,9 @@ func (t *Tracer) Adopt(tid int) *Thread {
 	t.held++
 	return &Thread{TID: tid, tracer: t}
 }
+
+// Early reports whether the thread was seized early: what froze it then had a reason why it must not run.
+func (th *Thread) Early() bool { return th.early }
 
 // Tracer is the thread's tracer.
 func (th *Thread) Tracer() *Tracer { return th.tracer }

@@ -38,6 +38,9 @@ type Process struct {
 	sock      int      // our end of the park socket, -1 when there is none
 	closing   []uint32 // descriptors of ours that are off the list, and that the first thread was about to close
 	active    *Thread  // the thread that reads the park socket, if one does
+
+	vdsoAt uint64 // where the kernel's code is, 0 as long as nobody has asked
+	vdso   []byte // that code, nil as long as nobody has asked
 }
 
 // A Range is a range of addresses.
@@ -176,6 +179,9 @@ func (th *Thread) stop() error {
 	}
 	th.Stop = s
 	if err := th.note(); err != nil {
+		return err
+	}
+	if err := th.leaveClock(); err != nil {
 		return err
 	}
 	if err := th.waitOn(); err != nil {
