@@ -51,6 +51,12 @@ func cgroupOf(t *testing.T, kind string, pid int) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		if t.Failed() { // the victim is still there, and may be frozen: it has to leave to be killed
+			left, _ := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+			for _, pid := range strings.Fields(string(left)) {
+				_ = os.WriteFile(filepath.Join(root, "cgroup.procs"), []byte(pid), 0)
+			}
+		}
 		// A process that was killed is in there until it is reaped.
 		testkit.WaitFor(t, "the cgroup to be empty", func() bool { return os.Remove(dir) == nil })
 	})
