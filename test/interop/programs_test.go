@@ -133,8 +133,10 @@ func pythonAsks(text string) func(*testing.T) testkit.VictimSpec {
 	}
 }
 
+// shell forks all the while. It has no $(…): a trap that comes while bash 5.2 reads what is in there makes it lose its place, with "unexpected
+// EOF while looking for matching", in one run of a hundred, dumped or not.
 func shell(name string) func(*testing.T) testkit.VictimSpec {
-	const script = `trap 'asked=1' USR1; echo ready; until [ "$asked" ]; do [ "$(echo abc | tr a-c x-z)" = xyz ] || echo FAIL; done; echo ok`
+	const script = `trap 'asked=1' USR1; echo ready; until [ "$asked" ]; do echo abc | tr a-c x-z | { read x; [ "$x" = xyz ]; } || echo FAIL; done; echo ok`
 	return func(t *testing.T) testkit.VictimSpec {
 		return testkit.VictimSpec{Name: lookPath(t, name), Args: []string{"-c", script}}
 	}
