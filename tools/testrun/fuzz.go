@@ -56,9 +56,9 @@ func fuzzTargets(ctx context.Context, packages []string) ([]fuzzTarget, error) {
 	return targets, nil
 }
 
-// fuzzInputs is how many inputs a target gets: a second or two of most, some seconds of the slowest. They are counted, not timed:
+// fuzzInputs is how many inputs a target gets: a second of most, some seconds of the slowest. They are counted, not timed:
 // up to Go 1.26 a run that its time ends may be taken for one that failed (go.dev/issue/75804).
-const fuzzInputs = 8000
+const fuzzInputs = 5000
 
 // runFuzz runs every target for some seconds. A counterexample is left where go test puts it, under the package's testdata/fuzz.
 func runFuzz(ctx context.Context, results *results, packages []string) error {

@@ -127,7 +127,11 @@ func (p *Process) freeze(t *ptrace.Tracer) error {
 			break
 		}
 		for _, th := range fresh {
-			if err := th.stop(); err != nil && !errors.Is(err, ptrace.ErrGone) {
+			err := th.stop()
+			if errors.Is(err, unix.ECHILD) {
+				err = p.executed(t, err)
+			}
+			if err != nil && !errors.Is(err, ptrace.ErrGone) {
 				return err
 			}
 		}
@@ -140,6 +144,17 @@ func (p *Process) freeze(t *ptrace.Tracer) error {
 		th.index = i
 	}
 	return p.examine()
+}
+
+// executed takes up a thread that has executed a program since it was asked to stop: it has the number of the first thread now, which has
+// died for that, as all others have (fs/exec.c: de_thread). It stops where the program begins. The error is the one by which it was missed.
+func (p *Process) executed(t *ptrace.Tracer, err error) error {
+	if slices.ContainsFunc(p.Threads, func(th *Thread) bool { return th.TID == p.PID && !th.Gone() }) {
+		return err
+	}
+	first := &Thread{Thread: t.Adopt(p.PID), p: p}
+	p.Threads = []*Thread{first}
+	return first.stop()
 }
 
 // seize starts to trace a thread and asks it to stop. A thread that has gone meanwhile is nil.

@@ -222,6 +222,7 @@ func (p *Process) Destroy() error {
 
 // Bury waits until all threads of a process that was killed, or has ended, are gone.
 func (p *Process) Bury() error {
+	p.adoptStrays()
 	var errs []error
 	for i := len(p.Threads) - 1; i >= 0; i-- {
 		for {
@@ -239,6 +240,18 @@ func (p *Process) Bury() error {
 		errs = append(errs, p.buryLeader())
 	}
 	return errors.Join(errs...)
+}
+
+// adoptStrays takes up threads that nobody has told us of, as the call that made them failed while they were made: the kernel has us trace
+// them, and the first thread is not gone before they are. Who has a signal that kills makes no others.
+func (p *Process) adoptStrays() {
+	tids, _ := p.tracer.Proc().Process(p.PID).Threads() // none where there is no process
+	for _, tid := range tids {
+		known := tid == p.PID && p.led || slices.ContainsFunc(p.Threads, func(th *Thread) bool { return th.TID == tid })
+		if !known {
+			p.Threads = append(p.Threads, &Thread{Thread: p.tracer.Adopt(tid), p: p})
+		}
+	}
 }
 
 // buryLeader waits for a process whose first thread we do not trace any more, if it is a child of ours. Otherwise its parent is one

@@ -3,10 +3,12 @@
 package stub
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -224,4 +226,31 @@ func TestTaken(t *testing.T) {
 	if !errors.Is(err, unix.EEXIST) {
 		t.Errorf("got %v", err)
 	}
+}
+
+// A thread that was made by a call whose result never came to us does not keep the process from being gone.
+func TestDestroyWithStray(t *testing.T) {
+	testkit.Need(t, testkit.Root)
+	ids := freeIDs(t, 2)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	err := ptrace.Run(ctx, ptrace.Options{ExitKill: true}, func(tr *ptrace.Tracer) error {
+		m, err := build(tr, nil, ids)
+		if err != nil {
+			return errors.Join(err, m.destroy())
+		}
+		if _, err := m.child.clone(m.child.Threads[0], 1, func(int) (uint64, int, uint64) { return threadFlags, 0, 0 }); err != nil {
+			return errors.Join(err, m.destroy())
+		}
+		began := time.Now()
+		err = m.destroy()
+		if took := time.Since(began); took > 5*time.Second {
+			err = errors.Join(err, fmt.Errorf("it took %v", took))
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	testkit.WaitFor(t, "the numbers to be free", func() bool { return gone(ids[0]) && gone(ids[1]) })
 }
