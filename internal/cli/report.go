@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -255,7 +256,9 @@ func describe(err error) description {
 }
 
 func (r *run) printJSON(v any) {
-	if err := writeJSON(r.Stdout, v); err != nil {
+	e := json.NewEncoder(r.Stdout)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
 		r.say("cannot write to standard output: %v", err)
 	}
 }
