@@ -72,7 +72,7 @@ func (s *Scanner) Close() error { return s.pagemap.Close() }
 func (s *Scanner) Space(space *snapshot.Space, found func(Run) error) error {
 	g := gatherer{found: found}
 	for left := space.VMAs; len(left) > 0; {
-		v, n := together(left)
+		v, n := snapshot.Joined(left, together)
 		left = left[n:]
 		switch v.Kind {
 		case snapshot.VDSO:
@@ -90,15 +90,9 @@ func (s *Scanner) Space(space *snapshot.Space, found func(Run) error) error {
 	return g.err
 }
 
-// together returns the mappings at the beginning of a list that can be looked at as if they were one, and how many they are: neighbours
-// of the same kind.
-func together(vmas []snapshot.VMA) (snapshot.VMA, int) {
-	v, n := vmas[0], 1
-	for n < len(vmas) && vmas[n].Start == v.End && vmas[n].Kind == v.Kind && v.Kind != snapshot.VDSO && unreadable(&vmas[n]) == unreadable(&v) {
-		v.End = vmas[n].End
-		n++
-	}
-	return v, n
+// together reports whether two mappings can be looked at as if they were one.
+func together(v, next *snapshot.VMA) bool {
+	return next.Kind == v.Kind && v.Kind != snapshot.VDSO && unreadable(next) == unreadable(v)
 }
 
 func unreadable(v *snapshot.VMA) bool { return v.Prot&unix.PROT_READ == 0 }

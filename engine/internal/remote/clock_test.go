@@ -3,6 +3,7 @@
 package remote
 
 import (
+	"bytes"
 	"slices"
 	"testing"
 	"time"
@@ -108,7 +109,7 @@ func TestDeathInClock(t *testing.T) {
 // What is behind the reading of the counter and well before the jump back looks again, and nothing else does.
 func TestLooksAgain(t *testing.T) {
 	const nop = 0x90
-	code := bytesOf(300, nop)
+	code := bytes.Repeat([]byte{nop}, 300)
 	copy(code[100:], []byte{0x0f, 0x01, 0xf9}) // rdtscp
 	again := func(want ...int) {
 		t.Helper()
@@ -147,12 +148,4 @@ func TestLooksAgain(t *testing.T) {
 			}
 		}
 	}
-}
-
-func bytesOf(n int, b byte) []byte {
-	all := make([]byte, n)
-	for i := range all {
-		all[i] = b
-	}
-	return all
 }

@@ -99,6 +99,17 @@ type VMA struct {
 	LockOnFault bool // of what is locked: only as it is touched (MLOCK_ONFAULT)
 }
 
+// Joined returns the mappings at the beginning of a list, which is not empty, as one, and how many they are: the first, and those that are
+// next to the one before and go on as what is joined so far.
+func Joined(vmas []VMA, goesOn func(v, next *VMA) bool) (v VMA, n int) {
+	v, n = vmas[0], 1
+	for n < len(vmas) && vmas[n].Start == v.End && goesOn(&v, &vmas[n]) {
+		v.End = vmas[n].End
+		n++
+	}
+	return v, n
+}
+
 // FirstProt is the protection that a mapping is made with and filled under. What counts against the commit limit does so because it
 // could be written at some time; it would be a mapping of another kind otherwise, and not be merged with its neighbours.
 func (v *VMA) FirstProt() uint32 {

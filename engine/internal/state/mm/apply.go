@@ -41,7 +41,8 @@ func Map(t *apply.Task, keep []snapshot.Range) error {
 		t.Batch.Do(fmt.Sprintf("map the vDSO at %#x", start), unix.SYS_ARCH_PRCTL, apply.Num(archMapVDSO64), apply.Num(start))
 	}
 	for left := t.Space.VMAs; len(left) > 0; {
-		v, n := alike(left)
+		joined, n := snapshot.Joined(left, follows)
+		v := &joined
 		left = left[n:]
 		if v.Kind.OfKernel() {
 			continue
@@ -66,21 +67,11 @@ func Map(t *apply.Task, keep []snapshot.Range) error {
 	return nil
 }
 
-// alike returns the mappings at the beginning of a list that the kernel would make one of as soon as they are made, as that one, and how
-// many they are. What tells them apart comes later.
-func alike(vmas []snapshot.VMA) (*snapshot.VMA, int) {
-	v, n := vmas[0], 1
-	for n < len(vmas) && follows(&v, &vmas[n]) {
-		v.End = vmas[n].End
-		n++
-	}
-	return &v, n
-}
-
-// follows reports whether a mapping is no more than the rest of another one, as far as they are made.
+// follows reports whether a mapping is no more than the rest of the one before, as far as they are made: the kernel would make one of the two
+// at once. What tells them apart comes later.
 func follows(v, next *snapshot.VMA) bool {
 	switch {
-	case next.Start != v.End, next.Kind != v.Kind, next.Flags != v.Flags, next.FirstProt() != v.FirstProt(),
+	case next.Kind != v.Kind, next.Flags != v.Flags, next.FirstProt() != v.FirstProt(),
 		next.Advice&before != v.Advice&before, v.Flags&unix.MAP_GROWSDOWN != 0:
 		return false
 	case v.Kind.OfFile():

@@ -114,22 +114,16 @@ func Decode(from *images.Set, to *snapshot.Tree, r *images.Report) {
 
 func decodeName(id uint32, o *snapshot.Regular, r *images.Report) {
 	name := o.Path.Name
-	if !o.External && strings.IndexByte(name, 0) < 0 && len(name) < maxName && strings.HasPrefix(name, "/") && path.Clean(name) == name {
-		return
-	}
-	where := images.FileName(id)
-	if strings.IndexByte(name, 0) >= 0 {
-		r.Damaged(where, "the name %q has a zero byte in it", name)
-		return
-	}
 	switch {
+	case strings.IndexByte(name, 0) >= 0:
+		r.Damaged(images.FileName(id), "the name %q has a zero byte in it", name)
 	case len(name) >= maxName:
-		r.Damaged(where, "a name of %d bytes", len(name))
+		r.Damaged(images.FileName(id), "a name of %d bytes", len(name))
 	case o.External: // a key, not a name
-	case len(name) == 0 || name[0] != '/':
-		r.Damaged(where, "the name %q is not absolute", name)
+	case !strings.HasPrefix(name, "/"):
+		r.Damaged(images.FileName(id), "the name %q is not absolute", name)
 	case path.Clean(name) != name:
 		// The kernel never shows such a name; a program that makes one wants to lead somewhere else.
-		r.Damaged(where, "the name %q is not one that the kernel gives", name)
+		r.Damaged(images.FileName(id), "the name %q is not one that the kernel gives", name)
 	}
 }

@@ -29,10 +29,6 @@ import (
 // program has started by the clock; the kernel does not say which these are.
 
 const (
-	sigkill = 9
-	sigtrap = 5
-	sigstop = 19
-
 	siTimer = -2 // SI_TIMER, the si_code of a timer's signal
 	setSize = 8  // of a signal set
 )
@@ -86,7 +82,7 @@ func overrun(t *apply.Task) (late []*snapshot.Timer) {
 			lost(t, v, "it would follow whoever sets the clock from then on")
 		case v.Clock != unix.CLOCK_MONOTONIC && v.Clock != unix.CLOCK_BOOTTIME && v.Clock != unix.CLOCK_TAI:
 			lost(t, v, "its clock is one that cannot be put back")
-		case v.Signal == sigkill || v.Signal == sigtrap || v.Signal == sigstop:
+		case slices.Contains([]unix.Signal{unix.SIGKILL, unix.SIGTRAP, unix.SIGSTOP}, unix.Signal(v.Signal)):
 			lost(t, v, fmt.Sprintf("signal %d cannot be taken from a process that is being made", v.Signal))
 		default:
 			late = append(late, v)

@@ -11,7 +11,7 @@ import (
 )
 
 // Mappings are made together only where the kernel would make one of them.
-func TestAlike(t *testing.T) {
+func TestJoined(t *testing.T) {
 	const page = 4096
 	anon := func(first, pages uint64, prot uint32) snapshot.VMA {
 		return snapshot.VMA{
@@ -50,7 +50,7 @@ func TestAlike(t *testing.T) {
 		{"a file and memory", []snapshot.VMA{file(1, 7, 3), anon(2, 1, unix.PROT_READ)}, 1},
 		{"of the kernel", []snapshot.VMA{{Range: snapshot.Range{Start: page, End: 2 * page}, Kind: snapshot.VVar}, {Range: snapshot.Range{Start: 2 * page, End: 3 * page}, Kind: snapshot.VVar}}, 1},
 	} {
-		v, n := alike(tc.vmas)
+		v, n := snapshot.Joined(tc.vmas, follows)
 		if n != tc.want || v.Start != tc.vmas[0].Start || v.End != tc.vmas[tc.want-1].End {
 			t.Errorf("%s: %d of them are %#x-%#x, want %d", tc.name, n, v.Start, v.End, tc.want)
 		}
