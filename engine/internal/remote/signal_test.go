@@ -46,6 +46,13 @@ func TestSignalAndDeath(t *testing.T) {
 				stride = 1
 			}
 			var handled, interrupted int
+			t.Cleanup(func() {
+				if t.Failed() {
+					call, _ := os.ReadFile(fmt.Sprintf("/proc/%d/syscall", v.Pid))
+					status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/status", v.Pid, v.Pid))
+					t.Logf("handled %d, interrupted %d; in call %s%s", handled, interrupted, call, status)
+				}
+			})
 			ask := func() (h, i int) {
 				line := v.Ask()
 				if n, err := fmt.Sscanf(line, "handled %d interrupted %d", &h, &i); n != 2 {
