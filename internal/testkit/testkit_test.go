@@ -283,13 +283,17 @@ func TestVictimThatDies(t *testing.T) {
 func TestKillWholeTree(t *testing.T) {
 	Need(t, Busybox)
 	v := VictimSpec{Name: BusyboxPath, Args: []string{"sh", "-c", "sleep 1000 & echo ready; wait"}}.Start(t)
-	below, err := descendants(os.Getpid())
-	if err != nil {
-		t.Fatal(err)
-	}
-	at := slices.IndexFunc(below, func(d descendant) bool { return d.pid == v.Pid })
-	child := slices.IndexFunc(below, func(d descendant) bool { return d.ppid == v.Pid })
-	if at < 0 || child < at || below[child].commandLine() != "sleep 1000" {
+	var below []descendant
+	child := -1
+	WaitFor(t, "the child to execute its program", func() bool {
+		var err error
+		if below, err = descendants(os.Getpid()); err != nil {
+			t.Fatal(err)
+		}
+		child = slices.IndexFunc(below, func(d descendant) bool { return d.ppid == v.Pid })
+		return child >= 0 && below[child].commandLine() == "sleep 1000"
+	})
+	if at := slices.IndexFunc(below, func(d descendant) bool { return d.pid == v.Pid }); at < 0 || child < at {
 		t.Fatalf("descendants: %+v", below)
 	}
 	if err := v.Kill(); err != nil {

@@ -71,13 +71,14 @@ func realtime(policy uint32) bool {
 func Decode(from *images.Set, to *snapshot.Tree, r *images.Report) {
 	for t := range from.Threads(to) {
 		e := t.Core.ThreadCore
-		s := snapshot.Scheduling{Policy: e.GetSchedPolicy(), Nice: e.GetSchedNice(), Priority: e.GetSchedPrio()}
+		s := snapshot.Scheduling{Policy: e.GetSchedPolicy(), Nice: e.GetSchedNice()}
 		if s.Nice < -20 || s.Nice > 19 {
 			r.Damaged(t.Image, "nice value %d", s.Nice)
 		}
 		switch s.Policy &^ resetOnFork {
 		case other, batch, idle:
-		case fifo, rr:
+		case fifo, rr: // the others have none
+			s.Priority = e.GetSchedPrio()
 			if s.Priority < 1 || s.Priority > 99 {
 				r.Damaged(t.Image, "realtime priority %d", s.Priority)
 			}
