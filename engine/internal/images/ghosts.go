@@ -1,9 +1,11 @@
 package images
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"math"
+	"slices"
 
 	"stasis.example/image"
 	"stasis.example/image/entry"
@@ -28,6 +30,8 @@ func (s *Set) readGhosts(d image.Dir, r *Report) {
 			s.Ghosts = append(s.Ghosts, readGhost(d, m.RemapID, r))
 		}
 	}
+	// The order in which files come that have lost their names says nothing about the ghosts.
+	slices.SortFunc(s.Ghosts, func(a, b Ghost) int { return cmp.Compare(a.ID, b.ID) })
 }
 
 // ghostIDs are the numbers of all ghosts.
