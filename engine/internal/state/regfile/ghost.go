@@ -62,7 +62,10 @@ func decodeGhosts(from *images.Set, to *snapshot.Tree, r *images.Report) {
 		r.Unknown(where, e, e.Unknown)
 		g := &snapshot.Ghost{
 			ID: snapshot.GhostID(from.Ghosts[i].ID), Mode: e.Mode, UID: e.UID, GID: e.GID, Device: e.Dev, Inode: e.Ino,
-			Target: e.GetSymlnkTarget(), Sparse: e.GetChunks(), Size: e.GetSize(), Atime: timespec(where, e.Atim, r), Mtime: timespec(where, e.Mtim, r),
+			Target: e.GetSymlnkTarget(), Sparse: e.GetChunks(), Atime: timespec(where, e.Atim, r), Mtime: timespec(where, e.Mtim, r),
+		}
+		if g.Sparse { // else it is as long as what follows
+			g.Size = e.GetSize()
 		}
 		to.Ghosts = append(to.Ghosts, g)
 		switch g.Mode & modeType {
