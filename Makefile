@@ -48,7 +48,7 @@ bench: tools build victims ## benchmarks, in alternation with CRIU where there i
 
 .PHONY: soak
 # The clients have process numbers to themselves: CRIU's restores fail where somebody else has taken one meanwhile.
-soak: tools build victims ## sudden deaths, dumps without rest, many of a kind, many clients, and then all tests SOAK=N times (3), at low priority; an hour
+soak: tools build victims ## sudden deaths, dumps without rest, many of a kind, many clients, and then all tests SOAK=N times (3), at low priority; half an hour
 	STASIS_DEATH_ROUNDS=500 nice $(GO) test -count 1 -timeout 60m ./engine/internal/remote
 	STASIS_DEATH_ROUNDS=200 nice $(GO) test -count 1 -timeout 60m -run TestRestoreIsKilled ./engine
 	STASIS_CHURN=1000 STASIS_SCALE=full nice $(GO) test -count 1 -timeout 60m -run 'TestDumpOfChurn|TestMany' ./engine

@@ -82,7 +82,7 @@ func overrun(t *apply.Task) (late []*snapshot.Timer) {
 			lost(t, v, "it would follow whoever sets the clock from then on")
 		case v.Clock != unix.CLOCK_MONOTONIC && v.Clock != unix.CLOCK_BOOTTIME && v.Clock != unix.CLOCK_TAI:
 			lost(t, v, "its clock is one that cannot be put back")
-		case slices.Contains([]unix.Signal{unix.SIGKILL, unix.SIGTRAP, unix.SIGSTOP}, unix.Signal(v.Signal)):
+		case v.Signal == uint32(unix.SIGKILL) || v.Signal == uint32(unix.SIGTRAP) || v.Signal == uint32(unix.SIGSTOP):
 			lost(t, v, fmt.Sprintf("signal %d cannot be taken from a process that is being made", v.Signal))
 		default:
 			late = append(late, v)

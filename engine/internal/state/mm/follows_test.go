@@ -11,7 +11,7 @@ import (
 )
 
 // Mappings are made together only where the kernel would make one of them.
-func TestJoined(t *testing.T) {
+func TestFollows(t *testing.T) {
 	const page = 4096
 	anon := func(first, pages uint64, prot uint32) snapshot.VMA {
 		return snapshot.VMA{
