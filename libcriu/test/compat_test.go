@@ -111,13 +111,22 @@ func compatDriver(t *testing.T, prefix, version string) string {
 	dir := t.TempDir()
 	must(t, os.WriteFile(filepath.Join(dir, "setters.inc"), []byte(setterCases(version)), 0o644))
 	out := filepath.Join(dir, "driver")
-	run(t, command(t, "gcc", "-std=gnu11", "-D_GNU_SOURCE", "-Wall", "-O0", "-I"+filepath.Join(prefix, "include", "criu"),
-		"-I"+filepath.Join(prefix, "include"), "-I"+dir, "-o", out, "testdata/driver.c",
-		"-L"+filepath.Join(prefix, "libcriu"), "-Wl,-rpath-link,"+filepath.Join(prefix, "libcriu"), "-lcriu"))
+	run(t, command(t, "gcc", slices.Concat([]string{"-std=gnu11", "-D_GNU_SOURCE", "-Wall", "-O0", "-I" + filepath.Join(prefix, "include", "criu"),
+		"-I" + filepath.Join(prefix, "include"), "-I" + dir, "-o", out}, parts(t, "driver.c"),
+		[]string{"-L" + filepath.Join(prefix, "libcriu"), "-Wl,-rpath-link," + filepath.Join(prefix, "libcriu"), "-lcriu"})...))
 	// The default binary is "criu", looked up in PATH.
 	must(t, os.Symlink(out, filepath.Join(dir, "criu")))
 	must(t, os.Symlink(out, filepath.Join(dir, "other-criu")))
 	return out
+}
+
+// parts returns the files of testdata that a program is made of: name.c, and name_*.c if it has several.
+func parts(t testing.TB, name string) []string {
+	t.Helper()
+	main := filepath.Join("testdata", name)
+	others, err := filepath.Glob(strings.TrimSuffix(main, ".c") + "_*.c")
+	must(t, err)
+	return append(others, main)
 }
 
 func runDriver(t *testing.T, driver, libdir string, args ...string) string {

@@ -32,8 +32,8 @@ func sanitized(t testing.TB, compiler, name string, flags ...string) string {
 	must(t, os.WriteFile(filepath.Join(dir, "setters.inc"), []byte(setters), 0o644))
 	inc, out := include(t), filepath.Join(dir, strings.TrimSuffix(name, ".c"))
 	run(t, command(t, compiler, slices.Concat([]string{"-std=gnu11", "-D_GNU_SOURCE", "-g", "-O0", "-fno-omit-frame-pointer",
-		"-I" + source(), "-I" + inc, "-I" + filepath.Join(inc, "criu"), "-I" + dir, "-o", out, filepath.Join("testdata", name)},
-		sources(t), flags, []string{"-pthread", "-ldl"})...))
+		"-I" + source(), "-I" + inc, "-I" + filepath.Join(inc, "criu"), "-I" + dir, "-o", out},
+		parts(t, name), sources(t), flags, []string{"-pthread", "-ldl"})...))
 	must(t, os.Symlink(out, filepath.Join(dir, "criu")))
 	must(t, os.Symlink(out, filepath.Join(dir, "other-criu")))
 	return out
