@@ -17,7 +17,8 @@ const abortGrace = 5 * time.Second
 
 // Abort kills a child that does not answer. A CRIU that is killed in the middle of a restore leaves what it has made
 // asleep under the pids of the tree, and the next restore fails; so the half-made tree goes first. The peer is stopped
-// before that, or it would go on making processes.
+// before that, or it would go on making processes. Once it has reported success the tree is no longer its to lose: the
+// peer alone is killed, and leaves the tree to init.
 func (c *swrkConn) Abort() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -34,7 +35,10 @@ func (c *swrkConn) Abort() bool {
 	}
 	c.aborted = true
 	unix.PidfdSendSignal(peer, unix.SIGSTOP, nil, 0)
-	killed := c.killTree(peer)
+	var killed []int
+	if !c.restores || !c.succeeded.Load() {
+		killed = c.killTree(peer)
+	}
 	unix.PidfdSendSignal(peer, unix.SIGKILL, nil, 0)
 	awaitEnd(append(killed, peer))
 	for _, fd := range killed {
@@ -93,7 +97,7 @@ func (c *swrkConn) orphans() (roots []int) {
 		if born, err := startTime(pid); err != nil || born < c.born {
 			continue
 		}
-		if pid == c.rootTask || slices.Contains(c.tree, pid) || c.holdsSocket(pid) {
+		if pid == int(c.rootTask.Load()) || slices.Contains(c.tree, pid) || c.holdsSocket(pid) {
 			roots = append(roots, pid)
 		}
 	}
@@ -140,7 +144,7 @@ func (c *swrkConn) siblings() (roots []int) {
 		if born, err := startTime(pid); err != nil || born < c.born {
 			continue
 		}
-		if pid == c.rootTask || tracer(pid) == c.pid || c.runsPeersProgram(pid) || c.holdsSocket(pid) {
+		if pid == int(c.rootTask.Load()) || tracer(pid) == c.pid || c.runsPeersProgram(pid) || c.holdsSocket(pid) {
 			roots = append(roots, pid)
 		}
 	}

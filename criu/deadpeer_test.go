@@ -4,6 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -55,6 +59,47 @@ func TestKilledRestore(t *testing.T) {
 				v.MustVerify()
 			})
 		}
+	}
+}
+
+// TestSlowEndAfterRestore: a peer that has restored and then does not end, as one that is stopped or starved of processor
+// time, costs nobody what it restored. Until it has ended it is the parent of the tree.
+func TestSlowEndAfterRestore(t *testing.T) {
+	criutest.NoLeaks(t)
+	dir := t.TempDir()
+	restored := filepath.Join(dir, "restored")
+	s := criutest.NewPeer(t, criutest.Script{criutest.Receive(), criutest.Answer(), criutest.Sleep(time.Minute)}).Swrk()
+	wrapper := filepath.Join(dir, "peer")
+	text := fmt.Sprintf("#!/bin/sh\nsleep 60 3>&- &\necho $! >%s\nexec %s \"$@\"\n", restored, s.Path)
+	if err := os.WriteFile(wrapper, []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	s.Path = wrapper
+	var peer int
+	s.Started = func(pid int) error {
+		peer = pid
+		return nil
+	}
+	if _, err := criu.New(s).Restore(t.Context(), criu.RestoreOptions{ImagesDir: t.TempDir()}); err != nil {
+		t.Fatal(err)
+	}
+	if exists(peer) {
+		t.Error("the peer is left")
+	}
+	number, err := os.ReadFile(restored)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(number)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := testkit.OpenProcess(t, pid) // which fails if it is gone
+	if p.Gone() {
+		t.Error("what was restored has been killed")
+	}
+	if err := p.Kill(); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -21,7 +21,7 @@ func (c *swrkConn) noteFormerRoot() {
 
 // buryRoot waits for the root of a restore that has failed, once the peer is gone.
 func (c *swrkConn) buryRoot() {
-	root := c.rootTask
+	root := int(c.rootTask.Load())
 	if root == 0 && len(c.tree) > 0 && !c.formerRoot {
 		root = c.tree[0]
 	}

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -99,11 +100,12 @@ type swrkConn struct {
 	execCmd    bool
 	restores   bool
 	sibling    bool // the tree is to be the caller's child
-	succeeded  bool // the last answer
 	formerRoot bool // there was a process with the number of the root to be
 
-	rootTask int   // root of the tree that is being restored, once a notification told
-	tree     []int // pids of the tree that is to be restored
+	tree []int // pids of the tree that is to be restored
+
+	succeeded atomic.Bool  // the last answer
+	rootTask  atomic.Int64 // root of the tree that is being restored, once a notification told
 
 	mu       sync.Mutex // guards what follows: Abort may come from another goroutine
 	state    *os.ProcessState
@@ -193,9 +195,9 @@ func (c *swrkConn) Recv(ctx context.Context) (*Message, error) {
 	msg, err := c.packetConn.Recv(ctx)
 	if err == nil {
 		if n := msg.Resp.Notify; c.restores && n != nil && n.PID != nil {
-			c.rootTask = int(*n.PID)
+			c.rootTask.Store(int64(*n.PID))
 		}
-		c.succeeded = msg.Resp.Success && msg.Resp.Type != rpc.ReqNotify
+		c.succeeded.Store(msg.Resp.Success && msg.Resp.Type != rpc.ReqNotify)
 		return msg, nil
 	}
 	return nil, c.explain(err)
@@ -296,7 +298,7 @@ func (c *swrkConn) finish() error {
 	c.mu.Lock()
 	c.state, c.reaped = state, true
 	c.mu.Unlock()
-	if c.sibling && !c.succeeded {
+	if c.sibling && !c.succeeded.Load() {
 		c.buryRoot()
 	}
 	// ECHILD: the host reaps all children by itself, or ignores SIGCHLD.
