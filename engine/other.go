@@ -43,6 +43,9 @@ type Settings struct {
 	Stage func(name string)
 }
 
+// StagePages is the stage in which a dump writes the memory of a large process.
+const StagePages = "pages"
+
 // With returns the engine.
 func (e *Engine) With(Settings) *Engine { return e }
 

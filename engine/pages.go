@@ -137,8 +137,13 @@ func limited(t *snapshot.Task) bool {
 func (d *dump) writePages() error {
 	began := time.Now()
 	defer func() { d.stats.MemwriteTime += microseconds(began) }()
+	told := false
 	for len(d.copiers) > 0 {
 		c := d.copiers[0]
+		if !told && c.Large() {
+			d.stage(StagePages)
+			told = true
+		}
 		if err := c.Late(); err != nil {
 			return fmt.Errorf("pages of process %d: %w", c.Process.PID, err)
 		}

@@ -16,10 +16,14 @@ type Settings struct {
 	// FileValidation says how a restore tells that a file is the one that was open: "filesize" by its size, "buildid" or "" also
 	// by the build ID that programs and libraries have.
 	FileValidation string
-	// Stage is told of the stages of an operation as they come, by the names that notifications have; nil for nobody. It has no say,
-	// and nothing waits for it: unlike for one who asks to be notified, nothing is put in order to be looked at.
+	// Stage is told of the stages of an operation as they come, by the names that notifications have, and of StagePages; nil for nobody.
+	// It has no say: unlike for one who asks to be notified, nothing is put in order to be looked at. The operation goes on when it
+	// returns.
 	Stage func(name string)
 }
+
+// StagePages is the stage in which a dump writes the memory of a large process, the first one if there are several.
+const StagePages = "pages"
 
 // With returns an engine with other settings.
 func (e *Engine) With(s Settings) *Engine {

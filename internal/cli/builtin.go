@@ -17,7 +17,7 @@ import (
 
 // openBuiltin makes the built-in engine ready, which logs to stderr.
 func (r *run) openBuiltin(stderr *os.File) (*peer, error) {
-	with := builtin.Settings{Log: cmp.Or(stderr, r.Stderr), Out: r.Stdout, Stage: func(name string) { r.progress.stage(name) }}
+	with := builtin.Settings{Log: cmp.Or(stderr, r.Stderr), Out: r.Stdout, Stage: r.stage}
 	var names []string
 	for _, c := range r.settings.child {
 		switch c.name {
@@ -40,6 +40,14 @@ func (r *run) openBuiltin(stderr *os.File) (*peer, error) {
 		t = asSibling{e}
 	}
 	return &peer{client: criu.New(t), name: t.String()}, nil
+}
+
+// stage is told of the stages of an operation.
+func (r *run) stage(name string) {
+	r.progress.stage(name)
+	if name == builtin.StagePages {
+		giveBack()
+	}
 }
 
 // asSibling has what is restored become a child of whoever has started this program: on their behalf it is done.

@@ -128,6 +128,7 @@ func dumpStages() map[string]string {
 		"":             "starting",
 		"pre-dump":     "stopping the tree",
 		"network-lock": "writing",
+		"pages":        "writing memory",
 		"post-dump":    "finishing",
 		"status-ready": "serving memory until all is fetched",
 	}
