@@ -3,8 +3,6 @@ package cli
 import (
 	"os"
 
-	"golang.org/x/sys/unix"
-
 	"stasis.example/internal/linux"
 	"stasis.example/internal/proc"
 )
@@ -17,7 +15,7 @@ import (
 func giveBack() {
 	_ = proc.New(linux.Proc{}).Process(os.Getpid()).Smaps(func(m *proc.Smap) error {
 		if m.Inode != 0 && m.Perm&proc.PermWrite == 0 && m.Anonymous == 0 && m.Swap == 0 && m.Rss > 0 {
-			_, _, _ = unix.Syscall(unix.SYS_MADVISE, uintptr(m.Start), uintptr(m.End-m.Start), unix.MADV_DONTNEED)
+			_ = linux.UnmapPages(m.Start, m.End-m.Start) // what it saves is not needed
 		}
 		return nil
 	})

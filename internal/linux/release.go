@@ -15,3 +15,12 @@ func ReleaseMemory(pidfd int) error {
 	}
 	return nil
 }
+
+// UnmapPages unmaps the pages of a range of this process's own memory (madvise(2), MADV_DONTNEED). They must be the same as those of
+// the file that they are mapped of, where they come back from.
+func UnmapPages(start, length uint64) error {
+	if _, _, errno := syscall.Syscall(unix.SYS_MADVISE, uintptr(start), uintptr(length), unix.MADV_DONTNEED); errno != 0 {
+		return os.NewSyscallError("madvise", errno)
+	}
+	return nil
+}

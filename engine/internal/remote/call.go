@@ -285,6 +285,10 @@ func (p *Process) GiveFile(fd int) (uint64, error) {
 	if p.sock < 0 {
 		return 0, fmt.Errorf("process %d: give it a descriptor: %w", p.PID, unix.EMFILE)
 	}
+	// When the context ends there may be a word on the socket that nobody is going to read (waitDone).
+	if err := p.Threads[0].Tracer().Context().Err(); err != nil {
+		return 0, err
+	}
 	const headSize, headLen, iovLen = 16, 56, 16 // of struct cmsghdr, msghdr and iovec
 	data, _ := p.Data()
 	head := make([]byte, headLen+iovLen)
