@@ -98,14 +98,17 @@ func stopInClock(t *testing.T, victim *testkit.Victim) {
 		t.Fatal(err)
 	}
 	for {
-		if _, err := unix.Wait4(tid, nil, unix.WALL, nil); err != nil {
+		var status unix.WaitStatus
+		if _, err := unix.Wait4(tid, &status, unix.WALL, nil); err != nil {
 			t.Fatal(err)
 		}
 		var regs unix.PtraceRegs
 		if err := unix.PtraceGetRegs(tid, &regs); err != nil {
 			t.Fatal(err)
 		}
-		if regs.Rip > clock && regs.Rip < clock+8 {
+		// It has made a step: a thread that is let go with a signal gets it only from where one was about to be delivered, which the
+		// stop that was asked for is not (ptrace(2), PTRACE_DETACH).
+		if status.TrapCause() == 0 && regs.Rip > clock && regs.Rip < clock+8 {
 			break
 		}
 		if err := unix.PtraceSingleStep(tid); err != nil {
