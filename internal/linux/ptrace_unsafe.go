@@ -1,6 +1,8 @@
 package linux
 
 import (
+	"errors"
+	"os"
 	"syscall"
 	"unsafe"
 
@@ -55,8 +57,13 @@ func (k *Kernel) ptrace(name string, request, tid int, addr, data uintptr) (int,
 
 // Seize makes the calling thread the tracer of a task, which goes on running.
 func (k *Kernel) Seize(tid int, options uint) error {
-	_, err := k.ptrace("ptrace(PTRACE_SEIZE)", ptraceSeize, tid, 0, uintptr(options))
-	return err
+	const name = "ptrace(PTRACE_SEIZE)"
+	if err := k.step(name); err != nil {
+		return err
+	}
+	// It may take long, while a thread executes a program: the runtime should know.
+	_, _, errno := syscall.Syscall6(unix.SYS_PTRACE, ptraceSeize, uintptr(tid), 0, uintptr(options), 0, 0)
+	return fail(name, tid, errno)
 }
 
 // SetOptions changes the options of a stopped tracee.
@@ -249,6 +256,17 @@ func (k *Kernel) WaitTracee(tid int) (reported int, status uint32, err error) {
 		n, _, errno := syscall.RawSyscall6(unix.SYS_WAIT4, uintptr(tid), uintptr(unsafe.Pointer(&status)), unix.WALL|unix.WNOHANG, 0, 0, 0)
 		if errno != unix.EINTR {
 			return int(n), status, fail("wait4", tid, errno)
+		}
+	}
+}
+
+// StopDue looks whether a tracee has stopped and was not waited for yet; it does not wait for it either.
+func (k *Kernel) StopDue(tid int) (bool, error) {
+	for {
+		var info unix.Siginfo
+		err := unix.Waitid(unix.P_PID, tid, &info, unix.WSTOPPED|unix.WNOWAIT|unix.WNOHANG|unix.WALL, nil)
+		if !errors.Is(err, unix.EINTR) {
+			return info.Signo != 0, os.NewSyscallError("waitid", err)
 		}
 	}
 }

@@ -87,9 +87,23 @@ func (th *Thread) waitFor(limit time.Duration) (Stop, error) {
 
 // isDead reports whether the thread has ended.
 func (th *Thread) isDead() bool {
-	data, err := linux.ReadProc(fmt.Sprintf("/proc/%d/stat", th.TID))
-	i := bytes.LastIndexByte(data, ')') // the state comes behind the name
-	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) || err == nil && i >= 0 && i+2 < len(data) && data[i+2] == 'Z'
+	switch stateIn(fmt.Sprintf("/proc/%d/stat", th.TID)) {
+	case 0, 'Z':
+		return true
+	}
+	return false
+}
+
+// stateIn returns the state letter that a stat file of /proc tells, 0 where there is no such task and '?' where it cannot be read.
+func stateIn(name string) byte {
+	data, err := linux.ReadProc(name)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) {
+		return 0
+	}
+	if i := bytes.LastIndexByte(data, ')'); err == nil && i >= 0 && i+2 < len(data) { // it comes behind the name
+		return data[i+2]
+	}
+	return '?'
 }
 
 // waitUntil waits for a stop. Where isDead is given, a thread that it tells of is gone, whether or not the kernel has told.
@@ -146,6 +160,11 @@ func (th *Thread) Poll() (Stop, bool, error) {
 		return Stop{}, false, fmt.Errorf("task %d: %w", th.TID, ErrGone)
 	}
 	n, status, err := th.tracer.kernel.WaitTracee(th.TID)
+	if th.lost(err) {
+		th.gone = true
+		th.tracer.held--
+		return Stop{}, false, fmt.Errorf("task %d: %w", th.TID, ErrGone)
+	}
 	if err != nil {
 		return Stop{}, false, err
 	}

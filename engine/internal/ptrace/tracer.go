@@ -29,7 +29,7 @@ var ErrGone = errors.New("the task is gone")
 // ErrTimeout is a tracee that did not stop in time, as one in uninterruptible sleep does not.
 var ErrTimeout = errors.New("the task does not stop")
 
-// A Tracer is the thread that traces. It is used on its own goroutine only.
+// A Tracer is the thread that traces. It is used on its own goroutine only, but for what an undertaker does.
 type Tracer struct {
 	kernel  *linux.Kernel
 	proc    proc.FS
@@ -39,6 +39,7 @@ type Tracer struct {
 	stops   int
 	held    int // tracees that were not let go
 	early   map[int]*Thread
+	dead    undertaker
 	apart   bool // its thread has a table of descriptors of its own
 	fate    *linux.Fate
 	xstate  []byte // room for that of a thread

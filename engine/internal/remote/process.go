@@ -8,6 +8,7 @@ import (
 
 	"slices"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -103,58 +104,134 @@ func Freeze(t *ptrace.Tracer, pid int) (*Process, error) {
 
 func (p *Process) freeze(t *ptrace.Tracer) error {
 	// New threads appear until all are stopped, so the list is read until it holds nothing new.
+	defer t.BuryMeanwhile(p.PID)()
 	seen := make(map[int]bool)
-	for {
-		tids, err := taskIDs(p.PID)
+	for range 1000 { // who executes program after program is caught in one of them
+		fresh, listed, err := p.seizeFresh(t, seen)
 		if err != nil {
 			return err
 		}
-		var fresh []*Thread
-		for _, tid := range tids {
-			if seen[tid] {
-				continue
-			}
-			seen[tid] = true
-			th, err := p.seize(t, tid)
-			if err != nil {
-				return err
-			}
-			if th != nil {
-				fresh = append(fresh, th)
-			}
-		}
-		if len(fresh) == 0 {
-			break
-		}
 		for _, th := range fresh {
-			err := th.stop()
-			if errors.Is(err, unix.ECHILD) {
-				err = p.executed(t, err)
-			}
-			if err != nil && !errors.Is(err, ptrace.ErrGone) {
+			if err := p.stop(th); errors.Is(err, unix.ECHILD) {
+				th.Lost()
+			} else if err != nil && !errors.Is(err, ptrace.ErrGone) {
 				return err
 			}
 		}
+		all := len(p.Threads)
 		p.Threads = slices.DeleteFunc(p.Threads, func(th *Thread) bool { return th.Gone() })
+		switch {
+		case len(p.Threads) < all, len(fresh) == 0 && !p.stands(t, listed):
+			if err := p.executed(); err != nil {
+				return err
+			}
+		case p.firstMissing():
+			seen[p.PID] = false
+		case len(fresh) > 0:
+		case len(p.Threads) > 0:
+			for i, th := range p.Threads {
+				th.index = i
+			}
+			return p.examine()
+		case p.ended():
+			return ptrace.ErrGone
+		default:
+			t.Kernel().Pause(int64(time.Millisecond))
+		}
 	}
-	if len(p.Threads) == 0 {
-		return ptrace.ErrGone
-	}
-	for i, th := range p.Threads {
-		th.index = i
-	}
-	return p.examine()
+	return fmt.Errorf("it executes one program after the other: %w", ptrace.ErrTimeout)
 }
 
-// executed takes up a thread that has executed a program since it was asked to stop: it has the number of the first thread now, which has
-// died for that, as all others have (fs/exec.c: de_thread). It stops where the program begins. The error is the one by which it was missed.
-func (p *Process) executed(t *ptrace.Tracer, err error) error {
-	if slices.ContainsFunc(p.Threads, func(th *Thread) bool { return th.TID == p.PID && !th.Gone() }) {
-		return err
+// stands reports whether the first of the threads that were stopped still is, and so many are all that there are. A thread that was not
+// seen may have executed a program; and a list of threads may have ended early, at one that ended while it was read.
+func (p *Process) stands(t *ptrace.Tracer, listed int) bool {
+	if len(p.Threads) == 0 {
+		return true
 	}
-	first := &Thread{Thread: t.Adopt(p.PID), p: p}
-	p.Threads = []*Thread{first}
-	return first.stop()
+	stat, err := t.Proc().Thread(p.PID, p.Live()).Stat()
+	return err == nil && stat.PID == p.Live() && stat.State == 't' && stat.NumThreads == listed
+}
+
+// ended reports whether no thread of the process lives.
+func (p *Process) ended() bool {
+	tids, err := taskIDs(p.PID)
+	return missing(err) || err == nil && !slices.ContainsFunc(tids, func(tid int) bool {
+		state := TaskState(p.PID, tid)
+		return state != 'Z' && state != 'X'
+	})
+}
+
+// firstMissing reports whether there is a first thread that lives and is not among those that were stopped.
+func (p *Process) firstMissing() bool {
+	if slices.ContainsFunc(p.Threads, func(th *Thread) bool { return th.TID == p.PID }) {
+		return false
+	}
+	switch TaskState(p.PID, p.PID) {
+	case 0, 'Z', 'X':
+		return false
+	}
+	return true
+}
+
+// seizeFresh lists the threads, and seizes those that have not been seen.
+func (p *Process) seizeFresh(t *ptrace.Tracer, seen map[int]bool) (fresh []*Thread, listed int, err error) {
+	tids, err := taskIDs(p.PID)
+	if len(seen) > 0 && missing(err) {
+		return nil, 0, ptrace.ErrGone
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	for _, tid := range tids {
+		if seen[tid] {
+			continue
+		}
+		seen[tid] = true
+		th, err := p.seize(t, tid)
+		if err != nil {
+			return nil, 0, err
+		}
+		if th != nil {
+			fresh = append(fresh, th)
+		}
+	}
+	return fresh, len(tids), nil
+}
+
+// stop stops a thread. One that is killed as it stands, since another executes a program, is waited for once more.
+func (p *Process) stop(th *Thread) (err error) {
+	for range 3 {
+		if err = th.stop(); !errors.Is(err, unix.ESRCH) {
+			break
+		}
+	}
+	return err
+}
+
+// executed comes to terms with threads that have gone, perhaps since one has executed a program. All others have died for that, and
+// that one has the number of the first thread now (fs/exec.c: de_thread). If it was asked to stop it stops where the program begins.
+func (p *Process) executed() error {
+	var first *Thread
+	for _, th := range p.Threads {
+		if th.TID == p.PID {
+			first = th
+		} else if TaskState(p.PID, th.TID) == 0 {
+			th.Lost()
+		}
+	}
+	if first == nil {
+		return nil
+	}
+	// Its stop may have been taken for that of the thread which had the number before.
+	due, err := first.StopDue()
+	if due {
+		err = p.stop(first)
+	}
+	if errors.Is(err, unix.ECHILD) || errors.Is(err, ptrace.ErrGone) {
+		first.Lost() // the thread that has the number was not seized
+		return nil
+	}
+	return err
 }
 
 // seize starts to trace a thread and asks it to stop. A thread that has gone meanwhile is nil.
@@ -165,14 +242,20 @@ func (p *Process) seize(t *ptrace.Tracer, tid int) (*Thread, error) {
 		if state == 0 || state == 'Z' || state == 'X' {
 			return nil, nil
 		}
-		// A leader that was dead may live again: a thread that executes a program takes its number (fs/exec.c: de_thread).
-		const tries = 10
-		if errors.Is(err, unix.EPERM) && statusNumber(p.PID, tid, "TracerPid") == 0 && try < tries {
+		// A leader that was dead may live again: a thread that executes a program takes its number (fs/exec.c: de_thread). Who is
+		// about to be dead cannot be traced already.
+		const tries = 100
+		tracer := statusNumber(p.PID, tid, "TracerPid")
+		if (errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EPERM) && tracer == 0) && try < tries {
 			t.Kernel().Pause(int64(try) * 1000)
 			pt, err = t.Seize(tid)
 			continue
 		}
-		if tracer := statusNumber(p.PID, tid, "TracerPid"); errors.Is(err, unix.EPERM) && tracer != 0 {
+		if errors.Is(err, unix.EPERM) && tracer == unix.Gettid() && tid == p.PID {
+			pt, err = t.Adopt(tid), nil // it was seized under another number, and has executed a program since then
+			break
+		}
+		if errors.Is(err, unix.EPERM) && tracer != 0 {
 			return nil, fmt.Errorf("%w: task %d is traced by process %d already", err, tid, tracer)
 		}
 		if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
@@ -183,7 +266,20 @@ func (p *Process) seize(t *ptrace.Tracer, tid int) (*Thread, error) {
 	}
 	th := &Thread{Thread: pt, p: p}
 	p.Threads = append(p.Threads, th)
-	return th, pt.Interrupt()
+	if err := pt.Interrupt(); !errors.Is(err, unix.ESRCH) {
+		return th, err
+	}
+	// It has ended, or has the number of the first thread now, and was not asked to stop.
+	if TaskState(p.PID, tid) != 0 || tid == p.PID {
+		return th, nil
+	}
+	th.Lost()
+	if i := slices.IndexFunc(p.Threads, func(th *Thread) bool { return th.TID == p.PID && !th.Gone() }); i >= 0 {
+		if err := p.Threads[i].Interrupt(); !errors.Is(err, unix.ESRCH) {
+			return nil, err
+		}
+	}
+	return nil, nil
 }
 
 // stop waits until the thread has stopped and notes its state.
@@ -318,8 +414,13 @@ func (p *Process) Write(addr uint64, buf []byte) error {
 	return p.kernel.WriteMemory(p.Threads[0].TID, addr, buf)
 }
 
+// taskIDs lists the threads of a process. While a program is executed they may be not to be found for a moment.
 func taskIDs(pid int) ([]int, error) {
 	names, err := linux.ReadProcDir(fmt.Sprintf("/proc/%d/task", pid))
+	for try := 0; try < 100 && missing(err) && !errors.Is(unix.Kill(pid, 0), unix.ESRCH); try++ {
+		time.Sleep(100 * time.Microsecond)
+		names, err = linux.ReadProcDir(fmt.Sprintf("/proc/%d/task", pid))
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -336,3 +437,5 @@ func taskIDs(pid int) ([]int, error) {
 	}
 	return ids, nil
 }
+
+func missing(err error) bool { return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) }

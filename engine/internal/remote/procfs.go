@@ -13,10 +13,11 @@ import (
 	"stasis.example/internal/linux"
 )
 
-// TaskState returns the state letter of a task, 0 when it is gone.
+// TaskState returns the state letter of a task, 0 when it is gone. The directory of a thread that has executed a program may be there
+// still, under its former number, and shows the thread with the one that it has now.
 func TaskState(pid, tid int) byte {
 	data, err := linux.ReadProc(fmt.Sprintf("/proc/%d/task/%d/stat", pid, tid))
-	if err != nil {
+	if err != nil || !bytes.HasPrefix(data, append(strconv.AppendInt(nil, int64(tid), 10), ' ')) {
 		return 0
 	}
 	if i := bytes.LastIndexByte(data, ')'); i >= 0 && i+2 < len(data) {
