@@ -49,6 +49,20 @@ func TestDumpOfChurn(t *testing.T) {
 	victim.MustVerify()
 }
 
+// Who executes program after program is dumped in one of them, goes on after that, and after a restore.
+func TestDumpOfWhoExecutes(t *testing.T) {
+	testkit.Need(t, testkit.Root, testkit.VictimProgram("execs"))
+	victim := testkit.StartVictim(t, "execs", "4")
+	for range 30 {
+		if err := dumpTo(t, New(), t.TempDir(), victim.Pid, func(o *criu.DumpOptions) { o.LeaveRunning = true }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	images := t.TempDir()
+	endedByDump(t, victim, images)
+	restoredAfterAll(t, victim, images)
+}
+
 func churnRounds(t *testing.T, victim *testkit.Victim) []int {
 	t.Helper()
 	line := victim.Ask()

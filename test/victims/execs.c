@@ -5,23 +5,31 @@
  */
 #include "victim.h"
 #include <pthread.h>
-#include <sys/mman.h>
-#include <sys/prctl.h>
 
 enum { MOST = 64 };
 
-static volatile uint64_t *rounds; /* in a file that both have mapped */
-static int file;
+static int file; /* has the number of rounds; both have it open */
 static pid_t child;
 static char number[16], threads[16];
 
-static void map(void)
+static uint64_t rounds(void)
 {
-	void *p = mmap(NULL, sizeof(*rounds), PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+	uint64_t n = 0;
 
-	if (p == MAP_FAILED)
-		victim_die("mmap");
-	rounds = p;
+	if (pread(file, &n, sizeof(n), 0) < 0)
+		victim_die("pread");
+	return n;
+}
+
+static void open_file(void)
+{
+	const char *output = getenv("VICTIM_OUTPUT");
+	char name[4096];
+
+	snprintf(name, sizeof(name), "%s.rounds", output ? output : "/tmp/execs");
+	file = open(name, O_RDWR | O_CREAT | O_TRUNC, 0600);
+	if (file < 0)
+		victim_die("%s", name);
 }
 
 static void *execute(void *unused)
@@ -49,9 +57,13 @@ static void *idle(void *unused)
 /* One life of the child. */
 __attribute__((noreturn)) static void live(long count)
 {
+	uint64_t n;
+
 	for (long i = 2; i < count; i++)
 		start(idle);
-	++*rounds;
+	n = rounds() + 1;
+	if (pwrite(file, &n, sizeof(n), 0) != sizeof(n))
+		_exit(98);
 	start(execute);
 	idle(NULL);
 	_exit(99);
@@ -59,12 +71,12 @@ __attribute__((noreturn)) static void live(long count)
 
 static bool goes_on(void)
 {
-	uint64_t before = *rounds;
+	uint64_t before = rounds();
 	struct timespec t = { 0, 1000000 };
 
-	for (int i = 0; i < 10000 && *rounds == before; i++)
+	for (int i = 0; i < 10000 && rounds() == before; i++)
 		nanosleep(&t, NULL);
-	return *rounds != before;
+	return rounds() != before;
 }
 
 int main(int argc, char **argv)
@@ -76,27 +88,21 @@ int main(int argc, char **argv)
 		snprintf(number, sizeof(number), "%s", argv[2]);
 		snprintf(threads, sizeof(threads), "%s", argv[3]);
 		file = atoi(number);
-		map();
 		live(atol(threads));
 	}
 	victim_init(argc, argv);
 	count = victim_number(1, 2);
 	if (count < 2 || count > MOST)
 		victim_die("%ld threads", count);
-	file = memfd_create("rounds", 0);
-	if (file < 0 || ftruncate(file, sizeof(*rounds)))
-		victim_die("memfd_create");
-	map();
+	open_file();
 	snprintf(number, sizeof(number), "%d", file);
 	snprintf(threads, sizeof(threads), "%ld", count);
 	child = fork();
 	if (child < 0)
 		victim_die("fork");
-	if (child == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL); /* which stays when a program is executed */
+	if (child == 0)
 		execute(NULL);
-	}
-	while (!*rounds)
+	while (!rounds())
 		sched_yield();
 	victim_ready();
 	if (sabotage)
@@ -105,7 +111,7 @@ int main(int argc, char **argv)
 	while (!victim_asked) {
 		if (victim_asked_on) {
 			victim_asked_on = 0;
-			victim_say("child %d %llu", (int)child, (unsigned long long)*rounds);
+			victim_say("child %d %llu", (int)child, (unsigned long long)rounds());
 		}
 		sigsuspend(&mask);
 	}
