@@ -42,6 +42,7 @@ var victims = []struct {
 	{name: "creds", args: []string{"user"}},
 	{name: "ends"},
 	{name: "events"},
+	{name: "execs", frozen: true},
 	{name: "files"},
 	{name: "fpu"},
 	{name: "ghosts"},

@@ -74,8 +74,11 @@ static bool goes_on(void)
 	uint64_t before = rounds();
 	struct timespec t = { 0, 1000000 };
 
-	for (int i = 0; i < 10000 && rounds() == before; i++)
+	for (int i = 0; i < 10000 && rounds() == before; i++) {
+		if (waitpid(child, NULL, WNOHANG))
+			return false;
 		nanosleep(&t, NULL);
+	}
 	return rounds() != before;
 }
 
