@@ -172,8 +172,13 @@ type helper struct {
 	buf    []byte
 }
 
-// hugePage is how much of a file one entry of the page tables can map, if the file has it in one piece of memory.
-const hugePage = 2 << 20
+const (
+	// helperBuffer is small enough to stay in the processor's cache, and not to count in what we have of memory.
+	helperBuffer = 256 << 10
+
+	// hugePage is how much of a file one entry of the page tables can map, if the file has it in one piece of memory.
+	hugePage = 2 << 20
+)
 
 // run copies from the back, until nothing is left or the dump is to end.
 func (h *helper) run(work *work) error {
@@ -214,7 +219,7 @@ func (h *helper) copy(v *vector) error {
 // buffered copies by a buffer.
 func (h *helper) buffered(parts []unix.RemoteIovec, offset int64, to func(p []byte, offset int64) error) error {
 	if h.buf == nil {
-		h.buf = make([]byte, bufferSize)
+		h.buf = make([]byte, helperBuffer)
 	}
 	h.again.left = parts
 	for {

@@ -8,7 +8,7 @@ type Buffer struct {
 	regions []linux.PageRegion
 }
 
-// bufferSize is that of a buffer for copies: small enough not to count in what we have of memory.
+// bufferSize is that of a Buffer.
 const bufferSize = 256 << 10
 
 // get returns room for so many bytes, or all that there is.

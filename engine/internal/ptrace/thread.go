@@ -160,8 +160,9 @@ func (th *Thread) Poll() (Stop, bool, error) {
 		return Stop{}, false, fmt.Errorf("task %d: %w", th.TID, ErrGone)
 	}
 	n, status, err := th.tracer.kernel.WaitTracee(th.TID)
-	if errors.Is(err, unix.ECHILD) && th.tracer.dead.wasBuried(th.TID) {
-		th.Lost()
+	if th.lost(err) {
+		th.gone = true
+		th.tracer.held--
 		return Stop{}, false, fmt.Errorf("task %d: %w", th.TID, ErrGone)
 	}
 	if err != nil {

@@ -1,10 +1,13 @@
 package ptrace
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"stasis.example/internal/linux"
 )
@@ -100,4 +103,9 @@ func (th *Thread) StopDue() (bool, error) {
 			return false, fmt.Errorf("task %d: %w", th.TID, err)
 		}
 	}
+}
+
+// lost reports whether an error of wait4 means that a thread has been waited for.
+func (th *Thread) lost(err error) bool {
+	return errors.Is(err, unix.ECHILD) && th.tracer.dead.wasBuried(th.TID)
 }
